@@ -1,0 +1,37 @@
+# Two commands for a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+.DELETE_ON_ERROR:
+.PHONY: demo test test-all check postgis system clean
+
+# One install for everything, exact versions from constraints.txt.
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: .venv/installed  ## paint two villages, learn on one, map the other, score it
+	$(BIN)/python -m pipeline.sample demo
+	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
+	$(BIN)/python -m pipeline.summary demo scene_042
+
+# What the tests need from Debian (PostGIS, Chromium); a no-op where it is there or we are not root.
+system: .venv/installed
+	$(BIN)/python tests/system_packages.py
+
+test: .venv/installed system  ## all tests but the slow and the GPU ones
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: .venv/installed system  ## every test this machine can run
+	$(BIN)/python -m pytest
+
+check: .venv/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+postgis: .venv/installed system  ## a PostGIS of our own on a free port, for trying things out; Ctrl-C stops it
+	$(BIN)/python tests/postgis.py serve
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,127 @@
+"""Images → boxes, masks and the probability of every category."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.device import choose_device, choose_dtype
+from models.errors import PredictionError
+from models.maskrcnn import MaskRCNN
+from models.recipe import Precision
+from models.weights import build_from_weights, weights_digest
+
+logger = logging.getLogger(__name__)
+
+
+class Prediction(NamedTuple):
+    """What was found in one image; numpy, on the CPU, by falling probability of being any category."""
+
+    boxes: np.ndarray
+    """float32[d,4], x1 y1 x2 y2, tile px."""
+    scores: np.ndarray
+    """float32[d], the largest of a detection's probabilities, 0 to 1."""
+    probabilities: np.ndarray
+    """float32[d,k], by category; a row's rest to 1 is the probability of background."""
+    masks: np.ndarray
+    """float32[d,28,28], probability inside the box of belonging to an item of the best category;
+    cell (row, column) is centred at x1 + (column + 0.5) / 28 * (x2 - x1), y alike."""
+
+
+class Predictor:
+    """A network ready to predict, loaded once.
+
+    Args:
+        weights: a weights file, or a network in memory (whose `digest` is then empty).
+        device: `cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one.
+        precision: `float32`, `bfloat16`, `float16`, or `auto`: half precision on a GPU.
+        score_threshold: score up to which a detection is dropped, 0 to 1.
+        nms_iou: IoU of two boxes above which the less probable one is dropped, whatever their
+            categories, 0 to 1.
+        detections_per_tile: most detections kept of one image.
+        channels_last: whether images lie in memory pixel by pixel.
+
+    Raises:
+        WeightsError: the file is not weights of a known network.
+        DeviceError: there is no such device or precision.
+    """
+
+    def __init__(
+        self,
+        weights: Path | MaskRCNN,
+        device: str = "auto",
+        precision: Precision = "auto",
+        *,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        detections_per_tile: int = 100,
+        channels_last: bool = True,
+    ):
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        if isinstance(weights, torch.nn.Module):
+            self._model, self.digest = weights, ""
+        else:
+            self._model, self.digest = build_from_weights(weights), weights_digest(weights)
+        self.name, self.categories = self._model.network, self._model.categories
+        self._model.to(
+            self.device, memory_format=torch.channels_last if channels_last else torch.preserve_format
+        )
+        heads = self._model.roi_heads
+        heads.score_thresh, heads.nms_thresh = score_threshold, nms_iou
+        heads.detections_per_img = detections_per_tile
+        self._batch_limit: int | None = None
+
+    def predict(self, images: np.ndarray) -> list[Prediction]:
+        """Return what is found in each of uint8[n,3,h,w] images of one size.
+
+        Where memory does not suffice for all at once they are taken in halves, and that size is kept.
+
+        Raises:
+            PredictionError: the images are of another type or shape, or one alone exceeds memory.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise PredictionError("images must be uint8[n,3,h,w]", found=(str(images.dtype), images.shape))
+        predictions: list[Prediction] = []
+        while len(predictions) < len(images):
+            batch = images[len(predictions) :][: self._batch_limit]
+            try:
+                predictions += self._predict_batch(batch)
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise PredictionError(
+                        "one image alone exceeds the memory",
+                        where=self.device,
+                        found=images.shape[2:],
+                        remedy="Use smaller tiles, another device, or free its memory",
+                    ) from error
+                self._batch_limit = len(batch) // 2
+                logger.warning("out of memory with %d images, going on with %d", len(batch), self._batch_limit)
+            if self._batch_limit and self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return predictions
+
+    @torch.inference_mode()
+    def _predict_batch(self, batch: np.ndarray) -> list[Prediction]:
+        images = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        self._model.eval()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            results = self._model(list(images))
+        return [
+            Prediction(
+                boxes=_to_numpy(result["boxes"]),
+                scores=_to_numpy(result["scores"]),
+                probabilities=_to_numpy(result["probabilities"]),
+                masks=_to_numpy(result["masks"])[:, 0],
+            )
+            for result in results
+        ]
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()

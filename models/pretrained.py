@@ -1,0 +1,126 @@
+"""The weights a training begins with: torchvision's, or a file's."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet18_Weights, ResNet50_Weights, WeightsEnum
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
+
+from models.errors import WeightsError
+from models.maskrcnn import FrozenNorms, MaskRCNN, build
+from models.recipe import Recipe
+from models.weights import read_weights
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+
+PUBLISHED: dict[tuple[str, str], WeightsEnum] = {
+    ("maskrcnn_resnet50_fpn_v2", "coco"): MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+    ("maskrcnn_resnet50_fpn_v2", "imagenet"): ResNet50_Weights.IMAGENET1K_V2,
+    ("maskrcnn_resnet18_fpn", "imagenet"): ResNet18_Weights.IMAGENET1K_V1,
+}
+"""(network, initial_weights) → what torchvision offers for it."""
+
+_PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+
+
+def build_initial(recipe: Recipe, categories: tuple[str, ...]) -> MaskRCNN:
+    """Return the network a training begins with, its initial weights loaded.
+
+    Batch norms whose values came with the weights are frozen: estimated anew from a few tiles they
+    would be worse. A backbone that came with weights learns in its last `Recipe.trainable_stages`.
+    Without initial weights everything learns.
+
+    Raises:
+        WeightsError: the weights cannot be fetched or read, or do not fit the network.
+    """
+    arguments = {"backbone_stride_in_1x1": True} if recipe.backbone_stride_in_1x1 else {}
+    if not recipe.initial_weights:
+        return build(recipe.network, categories, **arguments)
+    state = _read_state_dict(recipe)
+    whole = any(name.startswith("roi_heads.") for name in state)
+    if not whole:
+        state = {f"backbone.body.{name}": value for name, value in state.items() if not name.startswith("fc.")}
+    frozen: FrozenNorms = "all" if whole else "backbone"
+    model = build(recipe.network, categories, frozen_norms=frozen, **arguments)
+    _load(model, state, whole, recipe)
+    _hold_stages(model, recipe.trainable_stages)
+    return model
+
+
+def _read_state_dict(recipe: Recipe) -> StateDict:
+    name = recipe.initial_weights
+    if name in ("imagenet", "coco"):
+        return _fetch(recipe)
+    path = Path(name)
+    if path.suffix == ".h5":
+        return read_weights(path)[1]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(
+            "no such initial weights", where=path, remedy="Name imagenet, coco, or a .h5 or .pth file"
+        ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise WeightsError(
+            f"not a file of weights alone: {reason}", where=path, remedy="Save a plain state dict with torch.save"
+        ) from error
+    content = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError("not a state dict", where=path, remedy="Save a plain state dict with torch.save")
+    return {key: value.float() if value.is_floating_point() else value for key, value in content.items()}
+
+
+def _fetch(recipe: Recipe) -> StateDict:
+    try:
+        published = PUBLISHED[recipe.network, recipe.initial_weights]
+    except KeyError:
+        offered = ", ".join(name for network, name in PUBLISHED if network == recipe.network) or "none"
+        raise WeightsError(
+            f"torchvision has no such weights for {recipe.network}",
+            found=recipe.initial_weights,
+            remedy=f"Offered: {offered}; or name a .h5 or .pth file, or nothing",
+        ) from None
+    try:
+        return dict(published.get_state_dict(progress=False, check_hash=True))
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"cannot fetch {published.url}: {error}",
+            remedy="Download it elsewhere and name the file as initial weights, or train without",
+        ) from error
+
+
+def _load(model: MaskRCNN, state: StateDict, whole: bool, recipe: Recipe) -> None:
+    """Load what fits; only the last layers, which hang on the categories, may differ."""
+    # Counted batches mean nothing to batch norms that are frozen.
+    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    wanted = {name: shape for name, shape in wanted.items() if not name.endswith("num_batches_tracked")}
+    if not whole:
+        wanted = {name: shape for name, shape in wanted.items() if name.startswith("backbone.body.")}
+    fitting = {name: value for name, value in state.items() if wanted.get(name) == value.shape}
+    odd = [name for name in sorted(wanted.keys() | state.keys()) if name not in fitting]
+    if unfit := [name for name in odd if not name.startswith(_PREDICTORS)]:
+        raise WeightsError(
+            f"does not fit {recipe.network} at {unfit[0]} and {len(unfit) - 1} more",
+            where=recipe.initial_weights,
+            remedy="Name the network the weights were made for",
+        )
+    if odd:
+        logger.info("%s: other categories, the last layers begin at random", recipe.initial_weights)
+    model.load_state_dict(fitting, strict=False)
+
+
+def _hold_stages(model: MaskRCNN, trainable: int) -> None:
+    stages = ("conv1", "layer1", "layer2", "layer3", "layer4")[: 5 - trainable]
+    for stage in stages:
+        if hasattr(model.backbone.body, stage):
+            getattr(model.backbone.body, stage).requires_grad_(False)

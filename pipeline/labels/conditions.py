@@ -1,0 +1,55 @@
+"""What a label's attribute says of its building."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import LabelError
+from pipeline.labels.rules import LabelRules, fold
+
+
+def read_conditions(
+    frame: gpd.GeoDataFrame, rules: LabelRules, *, where: object = None
+) -> tuple[list[str | None], list[str | None]]:
+    """Spelling and category of every row, each None where there is none.
+
+    Raises:
+        LabelError: the condition attribute is missing.
+    """
+    attribute = rules.condition_attribute
+    if attribute and attribute not in frame.columns and len(frame):
+        raise LabelError(
+            f"no attribute {attribute!r}",
+            where=where,
+            found=[name for name in frame.columns if name != frame.geometry.name],
+            remedy="Name the attribute that holds the condition, or leave it empty for files without one.",
+        )
+    if attribute and len(frame):
+        spellings = [_spelling(value) for value in frame[attribute]]
+        return spellings, [rules.category_of.get(fold(text)) if text else None for text in spellings]
+    only = rules.categories[0][0] if len(rules.categories) == 1 else None
+    return [None] * len(frame), [only] * len(frame)
+
+
+def category_indices(frame: gpd.GeoDataFrame, rules: LabelRules, *, where: object = None) -> np.ndarray:
+    """int64[n] place of every row's category in `rules.categories`, -1 where it has none.
+
+    Raises:
+        LabelError: the condition attribute is missing.
+    """
+    places = {name: place for place, (name, _) in enumerate(rules.categories)}
+    _, categories = read_conditions(frame, rules, where=where)
+    return np.array([places.get(name, -1) if name else -1 for name in categories], dtype=np.int64)
+
+
+def _spelling(value: Any) -> str | None:
+    """An attribute's value as text; None for null and blank."""
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return None
+    # A column of whole numbers with a null in it is read as floats.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text.strip() or None

@@ -1,0 +1,68 @@
+"""Label files as people save them, in any vector format that GDAL reads."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pyogrio
+import shapely
+
+from pipeline.errors import LabelError, SourceError
+from pipeline.frames import reproject
+
+
+def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
+    """The rows of a label file as they are, in file order, index 0 to n-1.
+
+    Any vector format that GDAL reads with one spatial layer. GeoJSON without a CRS is longitude, latitude.
+
+    Raises:
+        SourceError: the file is not there.
+        LabelError: it cannot be read, has no or several spatial layers, or no CRS.
+    """
+    if not Path(path).exists() and "://" not in str(path):
+        raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
+    try:
+        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+        if len(layers) != 1:
+            raise LabelError(
+                f"{len(layers)} layers with geometry instead of one",
+                where=path,
+                found=layers,
+                remedy="Save the labels as a file of their own.",
+            )
+        with warnings.catch_warnings():
+            # GDAL warns about each odd ring; clean_labels accounts for every one of them.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            frame = pyogrio.read_dataframe(path, layer=layers[0], on_invalid="fix")
+    except UnicodeDecodeError as error:
+        raise LabelError("text is not UTF-8", where=path, remedy="Save the file as UTF-8.") from error
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+        raise LabelError(
+            f"not a readable label file: {' '.join(str(error).split())}",
+            where=path,
+            remedy="Save it again as GeoJSON, GeoPackage, FlatGeobuf or Shapefile.",
+        ) from error
+    if frame.crs is None:
+        raise LabelError(
+            "no CRS", where=path, remedy="State it, for example with a .prj file beside a Shapefile."
+        )
+    return frame.reset_index(drop=True)
+
+
+def read_area(path: Path | str, crs: Any) -> shapely.Geometry:
+    """The ground on which an image's labels are complete, as one Polygon or MultiPolygon in `crs`.
+
+    Raises:
+        SourceError: the file is not there.
+        LabelError: as `read_label_file`, or it holds no polygon.
+    """
+    frame = read_label_file(path)
+    polygonal = frame.geometry[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    area = shapely.union_all(shapely.make_valid(reproject(polygonal, frame.crs, crs, where=path)))
+    if not area.area:
+        raise LabelError("no polygon", where=path, remedy="Draw the labelled area, or remove the file.")
+    return area

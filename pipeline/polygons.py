@@ -1,0 +1,63 @@
+"""Small repairs on arrays of polygons, shared by what makes polygons (vectorize) and what joins them (seams)."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+
+_POLYGON = 3  # shapely's type id
+
+
+def largest_parts(geometries: np.ndarray) -> np.ndarray:
+    """The polygon of largest area inside each geometry, None where there is none.
+
+    Args:
+        geometries: object[n] of any geometry; None and empty are allowed.
+
+    Returns:
+        object[n] of Polygon or None. A geometry that is a Polygon already is returned as it is.
+    """
+    geometries = np.asarray(geometries, dtype=object)
+    largest = geometries.copy()
+    compound = (shapely.get_type_id(geometries) != _POLYGON) | shapely.is_empty(geometries)
+    if not compound.any():
+        return largest
+    # Twice: a collection may hold multipolygons.
+    parts, owner = shapely.get_parts(geometries[compound], return_index=True)
+    parts, inner = shapely.get_parts(parts, return_index=True)
+    owner = owner[inner]
+    area = shapely.area(parts)
+    solid = (shapely.get_type_id(parts) == _POLYGON) & (area > 0)
+    parts, owner, area = parts[solid], owner[solid], area[solid]
+    found = np.full(np.count_nonzero(compound), None, dtype=object)
+    order = np.lexsort((area, owner))
+    found[owner[order]] = parts[order]  # the last write of an owner is its largest part
+    largest[compound] = found
+    return largest
+
+
+def fill_holes(polygons: np.ndarray, min_hole_px2: float) -> np.ndarray:
+    """The polygons without their holes of less than `min_hole_px2`.
+
+    Args:
+        polygons: object[n] of Polygon or None, in pixels.
+        min_hole_px2: area in square pixels from which a hole is kept.
+
+    Returns:
+        object[n]; a polygon without such a hole is returned as it is.
+    """
+    filled = np.asarray(polygons, dtype=object).copy()
+    pierced = np.flatnonzero(shapely.get_num_interior_rings(filled) > 0)
+    if not len(pierced):
+        return filled
+    rings, owner = shapely.get_rings(filled[pierced], return_index=True)
+    shell = np.r_[True, owner[1:] != owner[:-1]]
+    small = ~shell & (shapely.area(shapely.polygons(rings)) < min_hole_px2)
+    changed = np.zeros(len(pierced), dtype=bool)
+    changed[owner[small]] = True
+    keep = changed[owner] & ~small
+    if keep.any():
+        # `indices` must count from 0 without gaps.
+        target = np.cumsum(changed)[owner[keep]] - 1
+        filled[pierced[changed]] = shapely.polygons(rings[keep], indices=target)
+    return filled

@@ -1,0 +1,122 @@
+"""The run record beside every artifact: what made it, with what, on what, how long, how large.
+
+A record holds no secret: settings reach it through `Section.described`, which leaves
+passwords out because settings never hold any.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import time
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline.schema import SCHEMA_VERSION, Artifact
+
+PACKAGES = ("luigi", "rasterio", "shapely", "geopandas", "torch", "torchvision", "h5py", "numpy")
+
+
+class RunRecord(Artifact):
+    """Where an artifact comes from."""
+
+    schema_version: int = SCHEMA_VERSION
+    task: str
+    image_id: str | None
+    digest: str
+    settings: dict[str, dict[str, str]]
+    """Settings that decided the result, by section."""
+    inputs: dict[str, str]
+    """Digests of the artifacts and inputs it was made from, by task."""
+    counts: dict[str, int] = {}
+    files: dict[str, int] = {}
+    """Sizes in bytes of the published files, by name."""
+    revision: str | None
+    versions: dict[str, str]
+    host: dict[str, str | int]
+    started: str
+    seconds: float
+    peak_memory_mib: float
+
+
+class Stopwatch:
+    """Times one task from construction and turns into its `RunRecord`."""
+
+    def __init__(self, task: str, image_id: str | None, digest: str):
+        self._task, self._image_id, self._digest = task, image_id, digest
+        self._started, self._clock = datetime.now(UTC), time.monotonic()
+
+    def record(self, settings: dict, inputs: dict[str, str], counts: dict[str, int] | None = None) -> RunRecord:
+        """The record of the task up to now."""
+        return RunRecord(
+            task=self._task,
+            image_id=self._image_id,
+            digest=self._digest,
+            settings=settings,
+            inputs=inputs,
+            counts=counts or {},
+            revision=revision(),
+            versions=versions(),
+            host=host(),
+            started=self._started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - self._clock, 3),
+            peak_memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        )
+
+
+def read_record(path: Path) -> RunRecord | None:
+    """The record at `path`; None where there is none or it is not one of this schema's."""
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of this project, Python and the packages that decide results."""
+    found = {"jengo": _version("jengo"), "python": platform.python_version()}
+    return found | {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def revision() -> str | None:
+    """The git revision of a checkout, with '+' when it has uncommitted changes; None elsewhere."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@cache
+def host() -> dict[str, str | int]:
+    """Facts of the machine that explain times and memory, without its name."""
+    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "memory_mib": pages * page_size // 2**20,
+    }

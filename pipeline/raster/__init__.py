@@ -1,0 +1,11 @@
+"""The door to rasterio: an image's grid, its pixels as uint8 RGB, and which of them are valid.
+
+Any raster GDAL opens will do, tiled or striped, on disk or at a URL read in place; nothing
+here ever holds a whole image. Paletted and complex rasters are refused with their remedy.
+"""
+
+from pipeline.raster.grid import read_grid
+from pipeline.raster.reader import Raster
+from pipeline.raster.source import Imagery
+
+__all__ = ["Imagery", "Raster", "read_grid"]

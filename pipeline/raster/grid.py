@@ -1,0 +1,239 @@
+"""Reading an image's grid, and refusing early what could not be read later."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from rasterio.enums import ColorInterp
+
+from pipeline.errors import RasterError
+from pipeline.frames import ground_m_per_px
+from pipeline.raster.source import Imagery, is_remote, naming, opened
+from pipeline.schema import Grid, Stretch, Window
+
+_MAX_PIXELS = 2**40
+_MAX_BLOCK_BYTES = 2**30
+_SAMPLE_PX = 1024
+
+
+def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
+    """The image's place on the ground and how its pixels are read.
+
+    Reads the header and, for an automatic stretch, a sample of the pixels.
+
+    Args:
+        path: a file, a URL, or anything else GDAL opens.
+        imagery: how the image is to be read.
+
+    Raises:
+        SourceError: there is no such file or URL.
+        RasterError: the image is damaged, not georeferenced, or cannot be read as `imagery` asks.
+    """
+    imagery = imagery or Imagery()
+    with opened(path, imagery) as src:
+        _check_form(src, path)
+        _check_bands(src, path, imagery)
+        _check_whole(src, path)
+        crs, srid = _crs(src, path)
+        transform = _transform(src, path)
+        return Grid(
+            width=src.width,
+            height=src.height,
+            crs=crs,
+            srid=srid,
+            transform=transform,
+            ground_m_per_px=ground_m_per_px(transform, src.width, src.height, crs, where=path),
+            bands=imagery.rgb,
+            stretch=_stretch(src, path, imagery),
+            observed=_observed(src, path),
+        )
+
+
+def _check_form(src: rasterio.DatasetReader, path: str | Path) -> None:
+    """Refuse what could not be read a part at a time."""
+    if src.count == 0:
+        raise RasterError(
+            "holds no bands of its own",
+            where=path,
+            found=src.subdatasets[:3],
+            remedy="Name one of its subdatasets, or convert it with gdal_translate.",
+        )
+    if src.width * src.height > _MAX_PIXELS:
+        raise RasterError(
+            "larger than 2^40 pixels",
+            where=path,
+            found=(src.width, src.height),
+            remedy="Cut it with gdal_translate -srcwin, or check that the file is what it says.",
+        )
+    height, width = src.block_shapes[0]
+    if height * width * sum(np.dtype(dtype).itemsize for dtype in src.dtypes) > _MAX_BLOCK_BYTES:
+        raise RasterError(
+            "its blocks are too large to read a part of the image",
+            where=path,
+            found=(width, height),
+            remedy="Tile it: gdal_translate -of COG.",
+        )
+
+
+def _check_bands(src: rasterio.DatasetReader, path: str | Path, imagery: Imagery) -> None:
+    """Refuse bands that are absent or not colours."""
+    if max(imagery.bands) > src.count:
+        raise RasterError(
+            f"has {src.count} band(s), and band {max(imagery.bands)} was asked for",
+            where=path,
+            remedy="Set the bands to those it has; a single band is repeated to three.",
+        )
+    dtypes = [src.dtypes[band - 1] for band in imagery.bands]
+    if any("complex" in dtype for dtype in dtypes):
+        raise RasterError(
+            "complex values are no picture", where=path, found=dtypes[0], remedy="Convert it to amplitudes."
+        )
+    if ColorInterp.palette in (src.colorinterp[band - 1] for band in imagery.bands):
+        raise RasterError(
+            "paletted images are not read", where=path, remedy="Expand it: gdal_translate -expand rgb."
+        )
+    if imagery.stretch == "" and any(dtype != "uint8" for dtype in dtypes):
+        raise RasterError(
+            "not 8 bits per band, and no stretch says how to make it so",
+            where=path,
+            found=dtypes[0],
+            remedy="Set the stretch to 'auto', or to 'low,high' in source values.",
+        )
+
+
+def _check_whole(src: rasterio.DatasetReader, path: str | Path) -> None:
+    """Refuse a TIFF that ends before its last block does, as a broken download leaves it."""
+    if src.driver not in ("GTiff", "COG") or is_remote(path):
+        return
+    height, width = src.block_shapes[0]
+    last = f"{(src.width - 1) // width}_{(src.height - 1) // height}"
+    offset, size = (
+        src.get_tag_item(f"BLOCK_{what}_{last}", "TIFF", bidx=src.count) for what in ("OFFSET", "SIZE")
+    )
+    end = int(offset or 0) + int(size or 0)
+    if end > Path(path).stat().st_size:
+        raise RasterError(
+            f"truncated: its last block ends at byte {end}",
+            where=path,
+            found=Path(path).stat().st_size,
+            remedy="Fetch the file again.",
+        )
+
+
+def _crs(src: rasterio.DatasetReader, path: str | Path) -> tuple[str, int | None]:
+    """The horizontal CRS as text and its EPSG code."""
+    if src.crs is None and src.gcps[0]:
+        raise RasterError(
+            "placed by ground control points only",
+            where=path,
+            found=f"{len(src.gcps[0])} points",
+            remedy="Warp it to a grid: gdalwarp -t_srs EPSG:<code>.",
+        )
+    if src.crs is None:
+        raise RasterError(
+            "states no CRS", where=path, remedy="Add the one it is in: gdal_edit.py -a_srs EPSG:<code>."
+        )
+    try:
+        crs = CRS.from_wkt(src.crs.to_wkt()).to_2d()
+    except CRSError as error:
+        raise RasterError(
+            "its CRS cannot be read",
+            where=path,
+            found=src.crs.to_wkt()[:60],
+            remedy="State it anew: gdal_edit.py -a_srs EPSG:<code>.",
+        ) from error
+    srid = crs.to_epsg()
+    return (crs.to_wkt("WKT2_2019"), None) if srid is None else (f"EPSG:{srid}", srid)
+
+
+def _transform(
+    src: rasterio.DatasetReader, path: str | Path
+) -> tuple[float, float, float, float, float, float]:
+    """The geotransform; rotated and south-up ones are as good as north-up ones."""
+    transform = src.transform
+    a, b, c, d, e, f = transform[:6]
+    if transform == Affine.identity():
+        raise RasterError(
+            "has a CRS but no place in it",
+            where=path,
+            remedy="Add its geotransform: gdal_edit.py -a_ullr, or a world file beside it.",
+        )
+    flat = abs(a * e - b * d) <= 1e-9 * max(abs(a), abs(b), abs(d), abs(e)) ** 2
+    if flat or not np.isfinite(transform[:6]).all():
+        raise RasterError(
+            "its geotransform maps the image to a line",
+            where=path,
+            found=transform[:6],
+            remedy="Correct it: gdal_edit.py -a_ullr.",
+        )
+    return a, b, c, d, e, f
+
+
+def _stretch(src: rasterio.DatasetReader, path: str | Path, imagery: Imagery) -> Stretch | None:
+    """The map to uint8, None for none."""
+    if imagery.limits is not None:
+        low, high = imagery.limits
+        return Stretch(low=[low] * 3, high=[high] * 3)
+    if all(src.dtypes[band - 1] == "uint8" for band in imagery.bands):
+        return None
+    values, valid = _sample(src, path, imagery.rgb)
+    if not valid.any():
+        return Stretch(low=[0.0] * 3, high=[1.0] * 3)
+    low, high = np.percentile(values[:, valid], [2, 98], axis=1)
+    return Stretch(low=low.tolist(), high=np.where(high > low, high, low + 1).tolist())
+
+
+def _sample(src: rasterio.DatasetReader, path: str | Path, bands: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Values float64[3, n] from all over the image, about a million, and which of them are valid.
+
+    An image without overviews is read at 16 x 16 places, for a thinned read would decode it all.
+    """
+    whole = Window(0, 0, src.width, src.height)
+    if src.overviews(bands[0]) or src.width * src.height <= 16 * _SAMPLE_PX**2:
+        thinned = (min(src.height, _SAMPLE_PX), min(src.width, _SAMPLE_PX))
+        windows, shape = [whole], thinned
+    else:
+        shape = (min(src.height, _SAMPLE_PX // 16), min(src.width, _SAMPLE_PX // 16))
+        middles = (np.arange(16) + 0.5) / 16
+        rows = (middles * src.height - shape[0] / 2).astype(int)
+        columns = (middles * src.width - shape[1] / 2).astype(int)
+        windows = [Window(int(col), int(row), shape[1], shape[0]) for row in rows for col in columns]
+    values, valid = [], []
+    for window in windows:
+        box = rasterio.windows.Window(*window)
+        with naming(path, window):
+            values.append(src.read(bands, window=box, out_shape=(len(bands), *shape)).astype(float))
+            valid.append(src.dataset_mask(window=box, out_shape=shape) != 0)
+    pixels = np.concatenate([part.reshape(len(bands), -1) for part in values], axis=1)
+    mask = np.concatenate([part.ravel() for part in valid])
+    return pixels, mask & np.isfinite(pixels).all(axis=0)
+
+
+def _observed(src: rasterio.DatasetReader, path: str | Path) -> str:
+    """When the image was taken or, failing that, last changed; the epoch where nobody knows."""
+    try:
+        taken = datetime.strptime(src.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S")
+        return taken.strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        changed = _last_modified(str(path)) if is_remote(path) else Path(path).stat().st_mtime
+    return datetime.fromtimestamp(int(changed), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _last_modified(url: str) -> float:
+    """Seconds since the epoch at which the server says the file changed, 0 where it does not say."""
+    if not url.startswith(("http://", "https://")):
+        return 0.0
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10) as answer:
+            return parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
+    except (OSError, TypeError, ValueError, urllib.error.URLError):
+        return 0.0

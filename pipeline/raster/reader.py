@@ -1,0 +1,172 @@
+"""Reading an image window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import rasterio.windows
+from scipy import ndimage
+
+from pipeline.errors import RasterError
+from pipeline.raster.source import Imagery, naming, opened
+from pipeline.raster.validity import blank, cell_side, chunks, is_tagged, solid
+from pipeline.schema import Grid, Window
+
+
+class Raster:
+    """An open image, read window by window.
+
+    A context manager for the thread that enters it::
+
+        with Raster(path, grid) as raster:
+            image = raster.read(tile.window)
+
+    Args:
+        path: a file, a URL, or anything else GDAL opens.
+        grid: what `read_grid` said of the image; its bands and stretch hold.
+        imagery: how collars are told and GDAL's cache bounded.
+
+    Raises:
+        SourceError: on entering, there is no such file or URL.
+        RasterError: on entering, the file is not the image that `grid` describes.
+    """
+
+    def __init__(self, path: str | Path, grid: Grid, imagery: Imagery | None = None):
+        self.path, self.grid, self.imagery = path, grid, imagery or Imagery()
+
+    def __enter__(self) -> Raster:
+        with ExitStack() as stack:
+            self._src = src = stack.enter_context(opened(self.path, self.imagery))
+            size = (src.width, src.height)
+            if size != (self.grid.width, self.grid.height) or src.count < max(self.grid.bands):
+                raise RasterError(
+                    f"not the image of {self.grid.width} x {self.grid.height} px that was tiled",
+                    where=self.path,
+                    found=size,
+                    remedy="Restore that image, or tile this one.",
+                )
+            self._tagged = is_tagged(src)
+            self._watched = self.imagery.collars and not self._tagged
+            self._floats = np.dtype(src.dtypes[self.grid.bands[0] - 1]).kind == "f"
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def read(self, window: Window | Sequence[int]) -> np.ndarray:
+        """The window's pixels, uint8[height, width, 3] of red, green, blue.
+
+        Args:
+            window: col_off, row_off, width, height in image pixels, inside the image.
+
+        Raises:
+            RasterError: the window reaches beyond the image, or its blocks are damaged.
+        """
+        pixels = self._pixels(Window(*window))
+        stretch = self.grid.stretch
+        if stretch is not None:
+            low = np.array(stretch.low)[:, None, None]
+            scale = 255 / (np.array(stretch.high)[:, None, None] - low)
+            scaled = ((pixels - low) * scale).clip(0, 255)
+            pixels = np.rint(np.nan_to_num(scaled, nan=0)).astype(np.uint8)
+        return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+    def valid(self, window: Window | Sequence[int]) -> np.ndarray:
+        """Which of the window's pixels are valid, bool[height, width]: see `pipeline.raster.validity`.
+
+        Args:
+            window: col_off, row_off, width, height in image pixels, inside the image.
+
+        Raises:
+            RasterError: as `read`.
+        """
+        col_off, row_off, width, height = Window(*window)
+        valid, blanks = self._look(Window(*window))
+        if not blanks.any():
+            return valid
+        # A square that covers a pixel of the window reaches less than its side beyond it.
+        side = self._collar_side(1)
+        left, top = max(0, col_off - side), max(0, row_off - side)
+        right = min(self.grid.width, col_off + width + side)
+        bottom = min(self.grid.height, row_off + height + side)
+        _, blanks = self._look(Window(left, top, right - left, bottom - top))
+        collar = solid(blanks, side)[row_off - top :, col_off - left :]
+        return valid & ~collar[:height, :width]
+
+    def valid_shares(self, windows: Sequence[Window] | np.ndarray) -> np.ndarray:
+        """Share of valid pixels of each window, float64[t] in 0..1.
+
+        One pass in block order samples the image, from its overviews where it has them, into at most
+        8 million cells of a power of two pixels a side, in which the windows are then counted. Valid
+        ground is taken one cell wider than sampled: 0 is certain but for specks smaller than a cell,
+        1 is certain, and what lies between is up to two cells too generous along collars.
+
+        Args:
+            windows: int64[t, 4] of col_off, row_off, width, height in image pixels, inside the image.
+
+        Raises:
+            RasterError: a block of the image is damaged.
+        """
+        boxes = np.asarray(windows, dtype=np.int64).reshape(-1, 4)
+        if not len(boxes) or not (self._tagged or self._watched or self._floats):
+            return np.ones(len(boxes))
+        valid, side = self._cells()
+        starts = (boxes[:, :2] // side).tolist()
+        stops = (-(-(boxes[:, :2] + boxes[:, 2:]) // side)).tolist()
+        return np.array(
+            [valid[y0:y1, x0:x1].mean() for (x0, y0), (x1, y1) in zip(starts, stops, strict=True)]
+        )
+
+    def _pixels(self, window: Window, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Source values [3, h, w], sampled to `shape` where given."""
+        col_off, row_off, width, height = window
+        inside = 0 <= col_off < col_off + width <= self.grid.width
+        if not (inside and 0 <= row_off < row_off + height <= self.grid.height):
+            size = f"{self.grid.width} x {self.grid.height} px"
+            raise RasterError(f"window outside the image of {size}", where=self.path, found=tuple(window))
+        with naming(self.path, window):
+            return self._src.read(
+                self.grid.bands,
+                window=rasterio.windows.Window(*window),
+                out_shape=(3, *(shape or (height, width))),
+            )
+
+    def _look(self, window: Window, shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """What the file itself calls valid, and what may be a collar, bool[h, w] each."""
+        shape = shape or (window.height, window.width)
+        valid, blanks = np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        if self._tagged:
+            with naming(self.path, window):
+                mask = self._src.dataset_mask(window=rasterio.windows.Window(*window), out_shape=shape)
+            valid = mask != 0
+        if self._floats or self._watched:
+            pixels = self._pixels(window, shape)
+            if self._floats:
+                valid &= np.isfinite(pixels).all(axis=0)
+            if self._watched:
+                blanks = blank(pixels, self.imagery.collar_tolerance)
+        return valid, blanks
+
+    def _cells(self) -> tuple[np.ndarray, int]:
+        """The image's valid cells, bool[rows, columns], and a cell's side in pixels."""
+        side = cell_side(self.grid.width, self.grid.height)
+        shape = -(-self.grid.height // side), -(-self.grid.width // side)
+        valid, blanks = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
+        for window in chunks(self._src, side, self.imagery.cache_mb):
+            row, col = window.row_off // side, window.col_off // side
+            rows, columns = -(-window.height // side), -(-window.width // side)
+            part = slice(row, row + rows), slice(col, col + columns)
+            valid[part], blanks[part] = self._look(window, (rows, columns))
+        if self._watched:
+            valid &= ~solid(blanks, self._collar_side(side))
+        if side > 1:
+            valid = ndimage.maximum_filter(valid, size=3, mode="constant", cval=0)
+        return valid, side
+
+    def _collar_side(self, cell: int) -> int:
+        """`collar_size` in cells of `cell` pixels: odd, so that a square has a centre."""
+        return max(3, 2 * round(self.imagery.collar_size / min(self.grid.ground_m_per_px) / cell / 2) + 1)

@@ -1,0 +1,143 @@
+"""Opening an image: how it is to be read, and GDAL's environment and errors around it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pipeline.errors import RasterError, SettingsError, SourceError
+from pipeline.schema import Window
+
+
+@dataclass(frozen=True)
+class Imagery:
+    """How images are read."""
+
+    bands: tuple[int, ...] = (1, 2, 3)
+    """Source bands read as red, green, blue, counted from 1; a single band is repeated to three."""
+    stretch: str = ""
+    """How source values become 8 bits: empty reads 8-bit files only, as they are; auto maps deeper
+    files from their 2nd to 98th percentile; low,high maps every file from these source values."""
+    collars: bool = True
+    """Whether black and white collars are looked for in files that tag no invalid pixels."""
+    collar_tolerance: int = 4
+    """How far from black or white a collar's pixel may be, in 8-bit levels; deeper files must match."""
+    collar_size: float = 30.0
+    """Side of the smallest solid square taken for a collar, in metres on the ground."""
+    cache_mb: int = 128
+    """Memory GDAL may keep decoded blocks in while an image is open, in MiB."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        if len(self.bands) not in (1, 3) or min(self.bands) < 1:
+            raise SettingsError(
+                "bands must be one or three band numbers",
+                found=self.bands,
+                remedy="Count bands from 1, as in 1, 2, 3, or name one band to repeat it.",
+            )
+        if not 0 <= self.collar_tolerance <= 64:
+            raise SettingsError("collar_tolerance must be 0 to 64 levels", found=self.collar_tolerance)
+        if not 0 < self.collar_size < math.inf:
+            raise SettingsError("collar_size must be above 0 m", found=self.collar_size)
+        if self.cache_mb < 16:
+            raise SettingsError("cache_mb must be at least 16 MiB", found=self.cache_mb)
+        _ = self.limits
+
+    @property
+    def rgb(self) -> list[int]:
+        """The source bands of red, green and blue."""
+        return list(self.bands) if len(self.bands) == 3 else [self.bands[0]] * 3
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Low and high of an explicit stretch, None where it is "" or "auto"."""
+        if self.stretch in ("", "auto"):
+            return None
+        try:
+            low, high = map(float, self.stretch.split(","))
+        except ValueError:
+            low = high = math.nan
+        if not 0 < high - low < math.inf:
+            raise SettingsError(
+                "stretch cannot be read",
+                found=self.stretch,
+                remedy="Use '', 'auto', or 'low,high' in source values, as in '0,4095'.",
+            )
+        return low, high
+
+
+@contextmanager
+def opened(path: str | Path, imagery: Imagery) -> Iterator[rasterio.DatasetReader]:
+    """The opened image, within a GDAL environment that bounds memory and waiting.
+
+    Raises:
+        SourceError: there is no such file or URL.
+        RasterError: it is no raster.
+    """
+    remote = is_remote(path)
+    if not remote and not Path(path).exists():
+        raise SourceError("no such image", where=path, remedy="Put the file there, or correct its path.")
+    options: dict[str, object] = {
+        # An int goes to GDALSetCacheMax64, which counts bytes: 128 would leave no cache at all.
+        "GDAL_CACHEMAX": imagery.cache_mb * 2**20,
+        "GDAL_HTTP_MAX_RETRY": 3,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+        "GDAL_HTTP_CONNECTTIMEOUT": 10,
+        "GDAL_HTTP_TIMEOUT": 60,
+    }
+    if remote:
+        # Looking for sidecar files would cost a request each.
+        options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+    with rasterio.Env(**options):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                src = rasterio.open(path)
+        except (RasterioError, OSError) as error:
+            kind = SourceError if any(word in str(error) for word in ("HTTP", "CURL")) else RasterError
+            raise kind(
+                "cannot be opened as an image",
+                where=path,
+                found=_reason(error),
+                remedy="Check it with gdalinfo, and fetch it again if it is damaged.",
+            ) from error
+        with src:
+            yield src
+
+
+@contextmanager
+def naming(path: str | Path, window: Window) -> Iterator[None]:
+    """Turns a failed read within it into an error that names the image and the window.
+
+    Raises:
+        RasterError: the read failed.
+    """
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        raise RasterError(
+            "pixels cannot be read",
+            where=f"{path}, window {tuple(window)}",
+            found=_reason(error),
+            remedy="The file is damaged or out of reach: fetch it again.",
+        ) from error
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether the path is a URL or one of GDAL's virtual file systems, which the os cannot see."""
+    return "://" in str(path) or str(path).startswith("/vsi")
+
+
+def _reason(error: BaseException) -> str:
+    return str(error.__cause__ or error).splitlines()[0]

@@ -1,0 +1,97 @@
+"""Which pixels of an image are valid.
+
+A pixel is valid unless one of these speaks against it:
+
+- The file's own word: a nodata value, an alpha band or a mask. Where it has one, that decides;
+  NaN and infinity are invalid in any case.
+- Where it has none, the collars and holes a mosaic leaves: pixels black or white in every band,
+  give or take a tolerance for JPEG, inside a *solid* square of such pixels, `collar_size` on the
+  ground a side. Ground beyond the image's edge counts as blank, so thin collars are found too.
+  Shadows and bright roofs are as blank, but smaller and ragged: no square fits, they stay valid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags
+from scipy import ndimage
+
+from pipeline.schema import Window
+
+_MAX_CELLS = 2**23
+
+
+def is_tagged(src: rasterio.DatasetReader) -> bool:
+    """Whether the file says itself which pixels are invalid."""
+    flags = {flag for band in src.mask_flag_enums for flag in band}
+    if flags & {MaskFlags.per_dataset, MaskFlags.alpha}:
+        return True
+    # A nodata value that the type cannot hold, such as -9999 in uint8, tags nothing.
+    return any(
+        nodata is not None and (np.dtype(dtype).kind == "f" or _holds(dtype, nodata))
+        for dtype, nodata in zip(src.dtypes, src.nodatavals, strict=True)
+    )
+
+
+def _holds(dtype: str, value: float) -> bool:
+    info = np.iinfo(dtype)
+    return float(value).is_integer() and info.min <= value <= info.max
+
+
+def blank(pixels: np.ndarray, tolerance: int) -> np.ndarray:
+    """Where every band is black or every band is white, bool[h, w].
+
+    Args:
+        pixels: source values [b, h, w]; black is 0 and white the most an integer type holds.
+        tolerance: how far from either a uint8 value may be; other types must match exactly.
+    """
+    darkest, brightest = pixels.min(axis=0), pixels.max(axis=0)
+    slack = tolerance if pixels.dtype == np.uint8 else 0
+    black = (brightest <= slack) & (darkest >= -slack)
+    return black if pixels.dtype.kind == "f" else black | (darkest >= np.iinfo(pixels.dtype).max - slack)
+
+
+def solid(blanks: np.ndarray, side: int) -> np.ndarray:
+    """The part of `blanks` that squares of `side` pixels cover when they hold nothing else.
+
+    That is its morphological opening, with everything beyond the array taken as blank.
+
+    Args:
+        blanks: bool[h, w].
+        side: odd, in pixels.
+    """
+    margin = side // 2
+    opening = np.pad(blanks, margin, constant_values=True).view(np.uint8)
+    for axis in (0, 1):
+        opening = ndimage.minimum_filter1d(opening, side, axis=axis, mode="constant", cval=1)
+    for axis in (0, 1):
+        opening = ndimage.maximum_filter1d(opening, side, axis=axis, mode="constant", cval=0)
+    height, width = blanks.shape
+    return opening[margin : margin + height, margin : margin + width].view(bool)
+
+
+def cell_side(width: int, height: int) -> int:
+    """The power of two of pixels that divides an image into at most 8 million square cells."""
+    side = 1
+    while -(-width // side) * -(-height // side) > _MAX_CELLS:
+        side *= 2
+    return side
+
+
+def chunks(src: rasterio.DatasetReader, multiple: int, cache_mb: int) -> Iterator[Window]:
+    """Windows that cover the image in block order, offsets in multiples of `multiple` pixels.
+
+    A block row of a window fits into half of GDAL's cache, so that no block is decoded twice.
+    """
+    block_height, block_width = src.block_shapes[0]
+    step_x, step_y = math.lcm(block_width, multiple), math.lcm(block_height, multiple)
+    column_bytes = block_height * sum(np.dtype(dtype).itemsize for dtype in src.dtypes)
+    step_x *= max(1, cache_mb * 2**19 // column_bytes // step_x)
+    for row_off in range(0, src.height, step_y):
+        for col_off in range(0, src.width, step_x):
+            width, height = min(step_x, src.width - col_off), min(step_y, src.height - row_off)
+            yield Window(col_off, row_off, width, height)

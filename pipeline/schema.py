@@ -1,0 +1,141 @@
+"""What each artifact contains: one definition that writers, readers, docs and tests share.
+
+Frames: `_px` fields are full-image pixels (x = column, y = row, integers at pixel edges),
+`_tile_px` the same relative to a tile's top-left corner, `_crs` the image's own CRS.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+"""Raised whenever an artifact changes in a way that an older reader would misread."""
+
+MergeStatus = Literal["single", "duplicate", "stitched", "fragment"]
+"""single: seen by one tile; duplicate: whole in several tiles; stitched: put together from
+parts no tile saw whole; fragment: cut by a tile's edge without a counterpart beyond it."""
+
+
+class Window(NamedTuple):
+    """A rectangle of an image in whole pixels, as rasterio orders it."""
+
+    col_off: int
+    row_off: int
+    width: int
+    height: int
+
+
+class Artifact(BaseModel):
+    """Base of all artifacts: unknown keys are refused, instances never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stretch(Artifact):
+    """The linear map from source values to uint8, per band: 0 at `low`, 255 at `high`."""
+
+    low: list[float]
+    high: list[float]
+
+
+class Grid(Artifact):
+    """An image's place on the ground and how its pixels are read.
+
+    `transform` is rasterio's (a, b, c, d, e, f); `ground_m_per_px` the true ground length in
+    metres of one pixel's width and height at the image's centre, whatever unit the CRS has.
+    """
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    crs: str
+    """'EPSG:<code>' where the CRS has one, else WKT 2."""
+    srid: int | None
+    """The EPSG code, for SQL; None where the CRS has none."""
+    transform: tuple[float, float, float, float, float, float]
+    ground_m_per_px: tuple[float, float]
+    bands: list[int]
+    """1-based source bands read as red, green, blue."""
+    stretch: Stretch | None
+    """None: the source is uint8 and read as it is."""
+    observed: str
+    """When the imagery was taken (its TIFFTAG_DATETIME), else the file's modification time;
+    ISO 8601 in UTC. The `timestamp` of every building found in it."""
+
+
+class Tile(Artifact):
+    """A window of an image that holds valid pixels."""
+
+    tile_id: str = Field(pattern=r"^r\d{4,}_c\d{4,}$")
+    window: Window
+    valid_share: float = Field(gt=0, le=1)
+
+
+class TileIndex(Artifact):
+    """The tiles of one image, row by row (`tiles.geojson`)."""
+
+    schema_version: int = SCHEMA_VERSION
+    image_id: str
+    grid: Grid
+    tile_size: int
+    overlap: int
+    empty_tiles: int
+    """Tiles of the full grid left out because they hold no valid pixel."""
+    tiles: list[Tile]
+
+
+class Item(Artifact):
+    """A label clipped to one tile.
+
+    `polygons` are MultiPolygon coordinates in tile pixels: parts, each an exterior ring and its
+    holes, rings closed. `category` is None for a building of unknown condition.
+    """
+
+    label_id: int
+    category: str | None
+    polygons: list[list[list[tuple[float, float]]]]
+    visible_share: float = Field(gt=0, le=1)
+    """Area inside the tile over the label's whole area."""
+
+
+class TileItems(Artifact):
+    """The items of one tile (`items/<tile_id>.json`), beside its raster in `tiles/`."""
+
+    schema_version: int = SCHEMA_VERSION
+    image_id: str
+    tile_id: str
+    window: Window
+    items: list[Item]
+
+
+class ModelTag(Artifact):
+    """Which network made a detection: its name and the digest of its weights."""
+
+    name: str
+    weights: str
+
+
+class Detection(Artifact):
+    """One network output. Rings, box in full-image pixels; `scores` by category sum to at most 1."""
+
+    polygon: list[tuple[float, float]]
+    holes: list[list[tuple[float, float]]] = []
+    box: tuple[float, float, float, float]
+    lonlat: tuple[float, float]
+    score: float = Field(ge=0, le=1)
+    scores: dict[str, float]
+
+
+class TileDetections(Artifact):
+    """The detections of one tile (`detections/<tile_id>.json`): any predictor may write it."""
+
+    schema_version: int = SCHEMA_VERSION
+    image_id: str
+    tile_id: str
+    window: Window
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    model: ModelTag
+    created: str
+    detections: list[Detection]

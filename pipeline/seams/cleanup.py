@@ -1,0 +1,172 @@
+"""What buildings still cover twice goes to the stronger one.
+
+Every point belongs to the strongest surviving building that covers it. A building loses what
+stronger ones cover of it, and is dropped when that is most of it. Stronger means: not a fragment,
+then the larger probability, then the larger area. A sliver, wholly inside the untrusted margin of
+its tile at a place that another tile sees well, is dropped before it can cut anything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+
+from pipeline.polygons import largest_parts
+from pipeline.seams.agreement import overlapping, trusted_bounds
+from pipeline.seams.records import FRAGMENT, STATUSES, Buildings, MergeRules
+
+_BATCH = 20_000  # pairs whose intersections are in memory at once
+_OPEN, _STANDING, _GONE = range(3)
+
+
+class CleanUp:
+    """A sweep from top to bottom over buildings that arrive in groups.
+
+    It holds only what later arrivals can still touch, so its memory is that of the open seam.
+    """
+
+    def __init__(self, edges: np.ndarray, rules: MergeRules):
+        """Args: edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels; rules: the knobs."""
+        self._rules = rules
+        self._trusted = trusted_bounds(edges, rules.margin_px)
+        self._tree = shapely.STRtree(shapely.box(*self._trusted.T))
+        self._held: Buildings | None = None
+        self._bounds = np.empty((0, 4))
+        self._state = np.empty(0, np.int8)
+        self._sent = np.empty(0, bool)
+        self._cut = np.empty(0, dtype=object)
+        """The polygons as they will be sent; `_held` keeps what they were before, to cut others by."""
+        self._pairs = np.empty((0, 2), np.int64)  # weaker, stronger
+
+    def push(self, buildings: Buildings, horizon: float) -> Buildings:
+        """The buildings that are settled, in order of their top edges.
+
+        Args:
+            buildings: new ones, in any order.
+            horizon: y in image pixels above which nothing more will arrive; no later building
+                has a point above it.
+        """
+        self._add(buildings)
+        self._settle(horizon)
+        return self._send(horizon)
+
+    def _slivers(self, polygons: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+        """bool[n]: outside what their own tile is trusted with, inside what another one is."""
+        bounds, own = shapely.bounds(polygons).reshape(-1, 4), self._trusted[tiles]
+        untrusted = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
+        rows = np.flatnonzero(untrusted)
+        seen, _ = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
+        slivers = np.zeros(len(tiles), bool)
+        slivers[rows[seen]] = True
+        return slivers
+
+    def _add(self, buildings: Buildings) -> None:
+        buildings = buildings.take(~self._slivers(buildings.polygons, buildings.tiles))
+        start = len(self._state)
+        self._held = buildings if self._held is None else Buildings.concatenate([self._held, buildings])
+        self._bounds = np.concatenate([self._bounds, shapely.bounds(buildings.polygons).reshape(-1, 4)])
+        self._state = np.concatenate([self._state, np.full(len(buildings), _OPEN, np.int8)])
+        self._sent = np.concatenate([self._sent, np.zeros(len(buildings), bool)])
+        self._cut = np.concatenate([self._cut, buildings.polygons])
+        if len(buildings):
+            self._pairs = np.concatenate([self._pairs, self._overlaps(start)])
+
+    def _overlaps(self, start: int) -> np.ndarray:
+        """Pairs (weaker, stronger) that overlap, at least one of each from row `start` on."""
+        first, second = overlapping(self._bounds, start, 0.0)
+        one, other = self._bounds[first], self._bounds[second]
+        size = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+        least = self._rules.min_overlap_px2
+        possible = np.prod(np.clip(size, 0, None), axis=1) >= least
+        first, second = first[possible], second[possible]
+        rank = self._rank()
+        swap = rank[first] < rank[second]
+        weaker, stronger = np.where(swap, second, first), np.where(swap, first, second)
+        polygons = self._held.polygons
+        found = np.zeros(len(weaker), bool)
+        for begin in range(0, len(weaker), _BATCH):
+            part = slice(begin, begin + _BATCH)
+            shared = shapely.intersection(polygons[stronger[part]], polygons[weaker[part]])
+            found[part] = shapely.area(shared) >= least
+        return np.column_stack([weaker[found], stronger[found]])
+
+    def _rank(self) -> np.ndarray:
+        """Each building's place from the strongest to the weakest, by what it is and not by when it came."""
+        held = self._held
+        fragment = held.statuses == STATUSES[FRAGMENT]
+        strength = held.probabilities.max(axis=1, initial=0.0)
+        order = np.lexsort((held.tiles, *self._bounds.T, -shapely.area(held.polygons), -strength, fragment))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        return rank
+
+    def _settle(self, horizon: float) -> None:
+        """Decide every building above the horizon whose stronger neighbours are decided, in rounds."""
+        closed = self._bounds[:, 3] < horizon
+        if len(self._pairs):
+            rank = self._rank()
+            self._pairs = self._pairs[np.lexsort((rank[self._pairs[:, 1]], self._pairs[:, 0]))]
+        weaker, stronger = self._pairs.T
+        while True:
+            waits = np.zeros(len(self._state), bool)
+            waits[weaker[self._state[stronger] == _OPEN]] = True
+            ready = closed & (self._state == _OPEN) & ~waits
+            if not ready.any():
+                return
+            self._state[ready] = _STANDING
+            self._cut_back(self._pairs[ready[weaker] & (self._state[stronger] == _STANDING)])
+
+    def _cut_back(self, pairs: np.ndarray) -> None:
+        """Take from the weaker of each pair what the stronger covers; drop what is mostly covered.
+
+        Args:
+            pairs: int64[p, 2], weaker and stronger rows, sorted by weaker, then by falling strength.
+        """
+        if not len(pairs):
+            return
+        weaker, stronger = pairs.T
+        touched, row = np.unique(weaker, return_inverse=True)
+        rest = self._held.polygons[touched]
+        turn = np.arange(len(row)) - np.searchsorted(row, row)
+        for step in range(turn.max() + 1):
+            now = turn == step
+            rest[row[now]] = shapely.difference(rest[row[now]], self._held.polygons[stronger[now]])
+        rest = largest_parts(rest)
+        left = np.nan_to_num(shapely.area(rest)) / shapely.area(self._held.polygons[touched])
+        gone = (left <= 1 - self._rules.clean_up_ios) | ~shapely.is_valid(rest)
+        gone |= self._slivers(rest, self._held.tiles[touched])
+        self._state[touched[gone]] = _GONE
+        self._cut[touched[~gone]] = rest[~gone]
+
+    def _send(self, horizon: float) -> Buildings:
+        """Settled buildings above everything unsettled; what nothing needs any more is forgotten."""
+        if not len(self._state):
+            return self._held
+        tops = self._top_of_cut()
+        waiting = self._state == _OPEN
+        limit = min(horizon, self._bounds[waiting, 1].min(initial=np.inf))
+        leaving = (self._state == _STANDING) & ~self._sent & (tops < limit)
+        sent = self._held.take(leaving)
+        polygons = self._cut[leaving]
+        self._sent |= leaving
+
+        needed = waiting | ((self._state == _STANDING) & ~self._sent)
+        weaker, stronger = self._pairs.T
+        needed[stronger[waiting[weaker] & (self._state[stronger] == _STANDING)]] = True
+        self._forget(~needed)
+        bounds = shapely.bounds(polygons).reshape(-1, 4)
+        strength = sent.probabilities.max(axis=1, initial=0.0)
+        order = np.lexsort((sent.tiles, -strength, shapely.area(polygons), *bounds[:, [2, 3, 0, 1]].T))
+        sent = sent.take(order)
+        return Buildings(polygons[order], sent.probabilities, sent.statuses, sent.tile_counts, sent.tiles)
+
+    def _top_of_cut(self) -> np.ndarray:
+        return shapely.bounds(self._cut).reshape(-1, 4)[:, 1]
+
+    def _forget(self, rows: np.ndarray) -> None:
+        keep = ~rows
+        index = np.cumsum(keep) - 1
+        self._held, self._cut = self._held.take(keep), self._cut[keep]
+        self._bounds, self._state, self._sent = self._bounds[keep], self._state[keep], self._sent[keep]
+        pairs = self._pairs[keep[self._pairs].all(axis=1)]
+        self._pairs = index[pairs]

@@ -1,0 +1,92 @@
+"""The knobs of merging, what goes in and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+STATUSES = np.array(["single", "duplicate", "stitched", "fragment"], dtype=object)
+"""schema.MergeStatus by the codes that this package computes with."""
+SINGLE, DUPLICATE, STITCHED, FRAGMENT = range(4)
+
+
+@dataclass(frozen=True)
+class MergeRules:
+    """How detections of overlapping tiles become buildings."""
+
+    min_agreement: float = 0.3
+    """Share |A∩B| / |A∪B| inside the common strip from which two detections may be one building, in (0, 1]."""
+    margin_px: float = 4.0
+    """Width in pixels along a window's edge in which masks are not trusted."""
+    min_support_px2: float = 16.0
+    """Area |A∩B| in square pixels below which agreement says nothing."""
+    coincident_iou: float = 0.8
+    """IoU from which two detections of one tile count as the same one, in (0, 1]."""
+    edge_px: float = 4.0
+    """Distance in pixels to a window's edge at which a building counts as cut by it."""
+    gap_px: float = 4.0
+    """Depth in pixels on either side of a seam without overlap that is compared, and largest gap closed there."""
+    min_hole_px2: float = 64.0
+    """Area in square pixels below which a hole left by stitching is filled."""
+    agreement_gain: float = 0.5
+    """How much agreement raises a building's probability: 0 not at all; 1 as a second independent look."""
+    clean_up_ios: float = 0.7
+    """Share of a building covered by stronger buildings from which it is dropped, in (0, 1]."""
+    min_overlap_px2: float = 1.0
+    """Area in square pixels from which an overlap is cut from the weaker building."""
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Arrays of equal length, one row per polygon."""
+
+    def __len__(self) -> int:
+        return len(self.polygons)  # type: ignore[attr-defined]
+
+    def take(self, index: np.ndarray):
+        """The rows that `index` (bool[n] or int64[m]) selects."""
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence):
+        """All rows of all parts in their order; `parts` holds at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+@dataclass(frozen=True, eq=False)
+class Detections(Records):
+    """What the tiles saw.
+
+    Attributes:
+        polygons: object[n] of valid, non-empty shapely Polygons in image pixels. Repairing
+            invalid ones is the caller's duty (`masks_to_polygons` returns only valid ones).
+        probabilities: float64[n, k] in [0, 1] by category, each row's sum at most 1.
+        tiles: int64[n], row of `windows` that the detection was made in.
+    """
+
+    polygons: np.ndarray
+    probabilities: np.ndarray
+    tiles: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Buildings(Records):
+    """What stands there, ordered by top, then left edge.
+
+    Attributes:
+        polygons: object[m] of valid shapely Polygons in image pixels.
+        probabilities: float64[m, k] in [0, 1] by category, each row's sum at most 1.
+        statuses: object[m] of schema.MergeStatus.
+        tile_counts: int64[m], number of tiles that saw it.
+        tiles: int64[m], the tile that saw most of it.
+    """
+
+    polygons: np.ndarray
+    probabilities: np.ndarray
+    statuses: np.ndarray
+    tile_counts: np.ndarray
+    tiles: np.ndarray

@@ -1,0 +1,158 @@
+"""Merging, at once or row by row of tiles: the same sweep from top to bottom.
+
+Two stages follow each other. `_Seam` holds detections until nothing later can link to them and
+lets go whole groups as buildings; `CleanUp` holds buildings until nothing later can overlap them.
+Each tells the next how far down it is finished. `merge` is the sweep with one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import shapely
+
+from pipeline.seams.agreement import Links, find_links, no_links
+from pipeline.seams.cleanup import CleanUp
+from pipeline.seams.fusion import fuse
+from pipeline.seams.joining import components, join
+from pipeline.seams.records import Buildings, Detections, MergeRules
+
+
+def merge(detections: Detections, windows: np.ndarray, rules: MergeRules | None = None) -> Buildings:
+    """The buildings that overlapping tiles saw, each once.
+
+    Args:
+        detections: of all tiles, in any order.
+        windows: int64[t, 4], col_off, row_off, width, height of each tile in image pixels.
+        rules: the knobs.
+
+    Returns:
+        Buildings, ordered by top, then left edge. No two overlap by more than `min_overlap_px2`;
+        merging them again changes nothing.
+    """
+    rules = rules or MergeRules()
+    edges = _edges(windows)
+    seam, clean_up = _Seam(edges, rules), CleanUp(edges, rules)
+    return clean_up.push(*seam.push(detections, np.inf))
+
+
+def merge_stream(
+    batches: Iterable[Detections], windows: np.ndarray, rules: MergeRules | None = None
+) -> Iterator[Buildings]:
+    """The buildings of `merge`, in the same order and bytes, as soon as no later tile can change them.
+
+    Args:
+        batches: detections by rows of tiles from top to bottom; a batch may hold a part of a row,
+            one row or several. Every polygon lies inside its window to within `gap_px`.
+        windows: int64[t, 4], col_off, row_off, width, height of each tile in image pixels.
+        rules: the knobs.
+
+    Yields:
+        Buildings, possibly none, each batch below the one before.
+
+    Raises:
+        ValueError: when a tile lies above an earlier one or a polygon above its window.
+    """
+    rules = rules or MergeRules()
+    edges = _edges(windows)
+    seam, clean_up = _Seam(edges, rules), CleanUp(edges, rules)
+    for rows, horizon in _whole_rows(batches, edges):
+        yield clean_up.push(*seam.push(rows, horizon))
+
+
+def _edges(windows: np.ndarray) -> np.ndarray:
+    """float64[t, 4]: x1, y1, x2, y2 of each window."""
+    windows = np.asarray(windows, dtype=np.float64).reshape(-1, 4)
+    return np.hstack([windows[:, :2], windows[:, :2] + windows[:, 2:]])
+
+
+def _whole_rows(batches: Iterable[Detections], edges: np.ndarray) -> Iterator[tuple[Detections, float]]:
+    """Whole rows of tiles with the top of the next one below them."""
+    held: list[Detections] = []
+    lowest = -np.inf
+    for batch in batches:
+        if not len(batch):
+            continue
+        tops = edges[batch.tiles, 1]
+        if tops.min() < lowest:
+            raise ValueError(f"a tile with top {tops.min():g} came after one with top {lowest:g}")
+        if held and tops.min() > lowest:
+            yield Detections.concatenate(held), float(tops.min())
+            held = []
+        held.append(batch)
+        lowest = float(tops.max())
+    if held:
+        yield Detections.concatenate(held), np.inf
+
+
+class _Seam:
+    """Detections that later tiles may still link to, and their links."""
+
+    def __init__(self, edges: np.ndarray, rules: MergeRules):
+        self._edges, self._rules = edges, rules
+        self._held: Detections | None = None
+        self._bounds = np.empty((0, 4))
+        self._links: Links = no_links()
+        self._horizon = -np.inf
+
+    def push(self, detections: Detections, next_top: float) -> tuple[Buildings, float]:
+        """The buildings that nothing below `next_top` can reach, and the y above which none will follow."""
+        rules = self._rules
+        bounds = shapely.bounds(detections.polygons).reshape(-1, 4)
+        order = _canonical_order(detections, bounds, self._edges)
+        detections, bounds = detections.take(order), bounds[order]
+        if bounds[:, 1].min(initial=np.inf) < self._horizon:
+            raise ValueError(f"a polygon reaches above its window, to y = {bounds[:, 1].min():g}")
+        start = len(self._bounds)
+        self._held = detections if self._held is None else Detections.concatenate([self._held, detections])
+        self._bounds = np.concatenate([self._bounds, bounds])
+        found = find_links(self._held.polygons, self._bounds, self._held.tiles, self._edges, start, rules)
+        self._links = Links.concatenate([self._links, found])
+        self._horizon = next_top - rules.gap_px
+
+        labels = components(len(self._held), self._links.first, self._links.second)
+        reachable = np.zeros(labels.max(initial=-1) + 1, bool)
+        # Links and their shadows reach `gap_px` from either side.
+        reachable[labels[self._bounds[:, 3] >= self._horizon - rules.gap_px]] = True
+        closed = ~reachable[labels]
+        buildings = self._fuse(closed, labels[closed])
+        self._keep(~closed)
+        # One pixel to spare: stitching rounds coordinates.
+        return buildings, min(self._horizon, self._bounds[:, 1].min(initial=np.inf)) - 1
+
+    def _fuse(self, rows: np.ndarray, labels: np.ndarray) -> Buildings:
+        detections, links = self._held.take(rows), self._links_of(rows)
+        _, labels = np.unique(labels, return_inverse=True)
+        groups = join(detections.polygons, detections.tiles, links, labels, self._rules)
+        return fuse(detections, self._bounds[rows], groups, links, self._edges, self._rules)
+
+    def _links_of(self, rows: np.ndarray) -> Links:
+        """The links between the detections of `rows` (bool), numbered among those."""
+        index = np.cumsum(rows) - 1
+        inside = self._links.take(rows[self._links.first] & rows[self._links.second])
+        inside = inside.take(np.lexsort((inside.second, inside.first)))
+        return Links(index[inside.first], index[inside.second], inside.agreement)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        links = self._links_of(rows)
+        self._held, self._bounds, self._links = self._held.take(rows), self._bounds[rows], links
+
+
+def _canonical_order(detections: Detections, bounds: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The order of the detections by tile (row, column) and content, whatever order they came in."""
+    tiles = detections.tiles
+    corner = edges[tiles]
+    keys = np.column_stack(
+        [
+            corner[:, 1], corner[:, 0], tiles, bounds, shapely.area(detections.polygons), detections.probabilities,
+        ]
+    )  # fmt: skip
+    order = np.lexsort(keys.T[::-1])
+    tied = np.flatnonzero((keys[order][1:] == keys[order][:-1]).all(axis=1))
+    if len(tied):  # as rare as mirror images: let the coordinates decide
+        rank = np.zeros(len(order), dtype=np.int64)
+        rows = order[np.union1d(tied, tied + 1)]
+        rank[rows] = np.unique(shapely.to_wkb(detections.polygons[rows], output_dimension=2), return_inverse=True)[1]
+        order = np.lexsort((rank, *keys.T[::-1]))
+    return order

@@ -1,0 +1,269 @@
+"""Every knob of the pipeline, declared once, with its unit.
+
+A section of luigi.cfg is a class here; `[Tiling] tile_size` is also `--Tiling-tile-size` on the
+command line. Most knobs are fields of the frozen dataclass of the module that uses them: name,
+default, docstring and allowed values are taken from there, so a notebook and a task graph share
+them. An insignificant knob (batch sizes, devices, connections) cannot change a result and stays
+out of every digest.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+import textwrap
+from collections.abc import Callable, Collection
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import luigi
+from luigi.configuration import get_config
+
+from models.errors import ModelError
+from models.recipe import Recipe
+from pipeline.errors import SettingsError
+from pipeline.inference import InferenceRules
+from pipeline.labels import LabelRules
+from pipeline.pairs import PairRules
+from pipeline.raster import Imagery as ImageryRules
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.seams import MergeRules
+from pipeline.thresholds import ThresholdRules
+from pipeline.tiling import TilingRules
+from pipeline.vectorize import VectorizeRules
+
+
+def digest(*parts: Any) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of `parts` as canonical JSON, schema version included."""
+    canonical = json.dumps([SCHEMA_VERSION, *parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class Section(luigi.Config):
+    """A section of luigi.cfg; its values are checked when it is read.
+
+    Raises:
+        SettingsError: a value that cannot be read or is out of range, or a key nobody declared.
+    """
+
+    @classmethod
+    def get_param_values(cls, params, args, kwargs):
+        """Luigi's values, with its errors and warnings turned into one line each."""
+        section = cls.get_task_family()
+        _refuse_unknown_keys(section, {name for name, _ in params})
+        for name, parameter in params:
+            try:
+                parameter.has_task_value(section, name)
+            except (ValueError, TypeError, KeyError) as error:
+                raise SettingsError(
+                    f"cannot be read: {error}",
+                    where=f"[{section}] {name}",
+                    remedy=parameter.description,
+                ) from error
+        return super().get_param_values(params, args, kwargs)
+
+    def described(self) -> dict[str, str]:
+        """The significant values by name, as luigi writes them."""
+        return self.to_str_params(only_significant=True)
+
+    def rules(self, kind: type, **given: Any) -> Any:
+        """The values as the dataclass `kind` of the module that uses them.
+
+        Raises:
+            SettingsError: a value that `kind` refuses.
+        """
+        names = {field.name for field in dataclasses.fields(kind)} - given.keys()
+        values = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        try:
+            return kind(**values, **given)
+        except (ValueError, ModelError) as error:
+            raise SettingsError(str(error), where=f"[{self.get_task_family()}]") from error
+
+
+def _refuse_unknown_keys(section: str, known: Collection[str]) -> None:
+    config = get_config()
+    if section not in config.sections():
+        return
+    for key in sorted({key.replace("-", "_") for key in config[section]} - set(known)):
+        close = difflib.get_close_matches(key, known, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else f"It may hold: {', '.join(sorted(known))}."
+        raise SettingsError("unknown setting", where=f"[{section}]", found=key, remedy=remedy)
+
+
+def knobs_of(*kinds: type, insignificant: Collection[str] = ()) -> Callable[[type], type]:
+    """Class decorator: the fields of dataclasses as parameters of a section."""
+
+    def decorate(section: type) -> type:
+        for kind in kinds:
+            texts, hints = _field_texts(kind), get_type_hints(kind)
+            for field in dataclasses.fields(kind):
+                if not hasattr(section, field.name):
+                    options = {
+                        "default": field.default,
+                        "description": texts.get(field.name, ""),
+                        "significant": field.name not in insignificant,
+                    }
+                    parameter = _parameter(hints[field.name], options)
+                    setattr(section, field.name, parameter)
+                    parameter.__set_name__(section, field.name)
+        return section
+
+    return decorate
+
+
+def _parameter(hint: Any, options: dict[str, Any]) -> luigi.Parameter:
+    if get_origin(hint) is Literal:
+        return luigi.ChoiceParameter(choices=get_args(hint), **options)
+    if get_origin(hint) is tuple:
+        return luigi.ListParameter(**options)
+    if hint is bool:
+        return luigi.BoolParameter(parsing=luigi.BoolParameter.EXPLICIT_PARSING, **options)
+    return {int: luigi.IntParameter, float: luigi.FloatParameter, str: luigi.Parameter}[hint](**options)
+
+
+def _field_texts(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, on one line."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    body = definition.body
+    return {
+        node.target.id: " ".join(ast.literal_eval(text.value).split())
+        for node, text in zip(body, body[1:])
+        if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+class Storage(Section):
+    """Where inputs, artifacts and results lie."""
+
+    workspace = luigi.Parameter(
+        default=".", significant=False, description="Folder that holds input/, work/ and output/."
+    )
+    catalogue = luigi.Parameter(
+        default="",
+        significant=False,
+        description="CSV of images read in place (image_id, split, url); `challenge` for the packaged one.",
+    )
+
+
+@knobs_of(ImageryRules, insignificant=("cache_mb",))
+class Imagery(Section):
+    """How pixels are read."""
+
+
+class Tiling(Section):
+    """How images are cut into tiles."""
+
+    tile_size = luigi.Parameter(
+        default=str(TilingRules.tile_size),
+        description="Side of a tile in pixels (1024) or in metres on the ground (75m).",
+    )
+    overlap = luigi.Parameter(
+        default=str(TilingRules.overlap),
+        description="Common strip of neighbouring tiles, in pixels or metres like tile_size.",
+    )
+    min_valid_share = luigi.FloatParameter(
+        default=TilingRules.min_valid_share,
+        description="Share of a tile's pixels that must be valid for it to count, 0 to 1.",
+    )
+
+
+@knobs_of(LabelRules)
+class Labels(Section):
+    """How label files are read, and where labels are kept."""
+
+    categories = luigi.DictParameter(
+        default={name: list(spellings) for name, spellings in LabelRules.categories},
+        description="JSON object: category of the map to its spellings in label files, in column order.",
+    )
+    database_url = luigi.Parameter(
+        default="",
+        significant=False,
+        description="SQLAlchemy URL of a PostGIS database without password; empty: GeoPackage files.",
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The categories in column order."""
+        return tuple(self.categories)
+
+    def label_rules(self) -> LabelRules:
+        """The values as labels.py takes them."""
+        pairs = tuple((name, tuple(spellings)) for name, spellings in self.categories.items())
+        return self.rules(LabelRules, categories=pairs)
+
+
+@knobs_of(PairRules)
+class Pairs(Section):
+    """Which tiles are learnt from."""
+
+
+@knobs_of(Recipe, insignificant=("device", "workers"))
+class Training(Section):
+    """How the network learns."""
+
+    images = luigi.ListParameter(
+        default=(), description="JSON list of image ids to learn from; empty: all of input/training."
+    )
+    validation_share = luigi.FloatParameter(
+        default=0.2,
+        description="Share of every training image's ground that is held out to choose thresholds, 0 to 1.",
+    )
+
+
+@knobs_of(ThresholdRules)
+class Thresholds(Section):
+    """How the lowest confidence worth publishing is chosen on held-out tiles."""
+
+
+@knobs_of(InferenceRules, insignificant=("batch_size", "device", "workers"))
+class Inference(Section):
+    """How the network is run over an image."""
+
+    weights = luigi.Parameter(
+        default="", significant=False, description="Weights file (.h5) to use as given; empty: train one."
+    )
+    shards = luigi.IntParameter(
+        default=4,
+        significant=False,
+        description="Tasks an image's tiles are dealt to; more let more workers help.",
+    )
+
+
+@knobs_of(VectorizeRules)
+class Outlines(Section):
+    """How masks become polygons."""
+
+
+@knobs_of(MergeRules)
+class Aggregation(Section):
+    """How detections become buildings, and which are published."""
+
+    min_area_m2 = luigi.FloatParameter(
+        default=4.0, description="Buildings smaller than this are dropped; square metres on the ground."
+    )
+    score_thresholds = luigi.DictParameter(
+        default={},
+        description="JSON object: category to the lowest confidence published, 0 to 1; empty: as calibrated.",
+    )
+    formats = luigi.ListParameter(
+        default=("csv", "geojson"), description="JSON list of what to publish, of csv, geojson, gpkg, parquet."
+    )
+
+
+ALL: tuple[type[Section], ...] = (
+    Storage, Imagery, Tiling, Labels, Pairs, Training, Thresholds, Inference, Outlines, Aggregation
+)  # fmt: skip
+
+
+def check_all() -> None:
+    """Reads every section once.
+
+    Raises:
+        SettingsError: the first value that cannot be honoured.
+    """
+    for section in ALL:
+        section()
+

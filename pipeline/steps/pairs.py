@@ -1,0 +1,115 @@
+"""CutTiles: from tiles and labels to training pairs, a raster and its items each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import orjson
+import rasterio
+import shapely
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from rasterio.windows import transform as window_transform
+
+from pipeline.frames import crs_to_px, px_to_crs, window_boxes
+from pipeline.pairs import PairRules, choose_tiles, items_in_tile
+from pipeline.raster import Raster
+from pipeline.schema import Grid, Tile, TileIndex, TileItems
+from pipeline.steps import Progress
+
+
+def tile_frame(index: TileIndex) -> geopandas.GeoDataFrame:
+    """The tiles as polygons in the image's CRS: what a label store is asked with."""
+    boxes = window_boxes([tile.window for tile in index.tiles])
+    return geopandas.GeoDataFrame(
+        {"tile_id": [tile.tile_id for tile in index.tiles]},
+        geometry=px_to_crs(boxes, index.grid.transform),
+        crs=index.grid.crs,
+    )
+
+
+def cut_tiles(
+    index: TileIndex,
+    source: Path | str,
+    items: geopandas.GeoDataFrame,
+    area: shapely.Geometry | None,
+    rules: PairRules,
+    folder: Path,
+    progress: Progress,
+) -> int:
+    """Writes tiles/<tile_id>.tif and items/<tile_id>.json for every chosen tile; returns how many.
+
+    Args:
+        index: the image's tiles.
+        source: the image.
+        items: of all tiles, as `LabelStore.items_in_tiles` gives them.
+        area: labelled ground in the image's CRS; None for all of it.
+        rules: which tiles to choose.
+        folder: an existing folder to write into.
+        progress: told after every tile.
+    """
+    for name in ("tiles", "items"):
+        (folder / name).mkdir()
+    area_px = None if area is None else crs_to_px([area], index.grid.transform)[0]
+    rows_of = items.groupby("tile_id").indices
+    counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
+    chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules)
+    with Raster(source, index.grid) as raster:
+        for done, tile in enumerate(chosen, start=1):
+            image = _blacken(raster.read(tile.window), tile, area_px)
+            _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)
+            rows = items.iloc[rows_of.get(tile.tile_id, [])]
+            _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
+            progress(done / len(chosen), f"tile {done}/{len(chosen)}")
+    windows = {tile.tile_id: list(tile.window) for tile in chosen}
+    (folder / "pairs.json").write_bytes(orjson.dumps({"image_id": index.image_id, "windows": windows}))
+    return len(chosen)
+
+
+def _area_shares(index: TileIndex, area_px: shapely.Geometry | None) -> np.ndarray:
+    if area_px is None:
+        return np.ones(len(index.tiles))
+    boxes = window_boxes([tile.window for tile in index.tiles])
+    return shapely.area(shapely.intersection(boxes, area_px)) / shapely.area(boxes)
+
+
+def _blacken(image: np.ndarray, tile: Tile, area_px: shapely.Geometry | None) -> np.ndarray:
+    """The image with the ground outside the area black: what nobody labelled must not teach."""
+    if area_px is None:
+        return image
+    shift = Affine.translation(tile.window.col_off, tile.window.row_off)
+    inside = shapely.clip_by_rect(area_px, *window_boxes([tile.window])[0].bounds)
+    if inside.is_empty:
+        return np.zeros_like(image)
+    mask = rasterize([inside], out_shape=image.shape[:2], transform=shift, dtype="uint8")
+    return image * mask[:, :, None]
+
+
+def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
+    profile = {
+        "driver": "GTiff",
+        "width": tile.window.width,
+        "height": tile.window.height,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": grid.crs,
+        "transform": window_transform(rasterio.windows.Window(*tile.window), Affine(*grid.transform)),
+        "compress": "deflate",
+        "photometric": "rgb",
+    }
+    with rasterio.open(path, "w", **profile) as dst:
+        dst.write(np.moveaxis(image, 2, 0))
+
+
+def _write_items(path: Path, rows: geopandas.GeoDataFrame, tile: Tile, index: TileIndex) -> None:
+    items = items_in_tile(
+        tile,
+        crs_to_px(rows.geometry.values, index.grid.transform),
+        rows["label_id"].tolist(),
+        [category if isinstance(category, str) else None for category in rows["category"]],
+        rows["visible_share"].tolist(),
+    )
+    content = TileItems(image_id=index.image_id, tile_id=tile.tile_id, window=tile.window, items=items)
+    path.write_bytes(orjson.dumps(content.model_dump()))

@@ -1,0 +1,41 @@
+"""Submission: the CSVs of a split, checked and packed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.errors import ArtifactError
+from pipeline.frames import grid_lonlat_bounds
+from pipeline.schema import TileIndex
+from pipeline.submission import pack_submission, validate_csv
+
+
+def submit(
+    csvs: Mapping[str, Path],
+    names: Mapping[str, str],
+    indexes: Mapping[str, TileIndex],
+    zip_path: Path,
+    categories: Sequence[str],
+) -> None:
+    """Writes the zip.
+
+    Args:
+        csvs: published CSV by image id.
+        names: name each has in the zip, by image id.
+        indexes: tiles of each image, for its size and place.
+        zip_path: where the zip goes.
+        categories: names in the order of the columns.
+
+    Raises:
+        ArtifactError: a CSV is not what the challenge takes.
+    """
+    for image_id, csv in csvs.items():
+        grid = indexes[image_id].grid
+        bounds = grid_lonlat_bounds(grid)
+        faults = validate_csv(csv, categories, bounds_lonlat=bounds, width=grid.width, height=grid.height)
+        if faults:
+            raise ArtifactError(
+                f"{len(faults)} faults, the first: {faults[0]}", where=csv, remedy="Aggregate the image again."
+            )
+    pack_submission({names[image_id]: csv for image_id, csv in csvs.items()}, zip_path, categories)

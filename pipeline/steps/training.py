@@ -1,0 +1,153 @@
+"""TrainMaskRCNN: from training pairs to a network and the thresholds it should be published at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+import rasterio
+import shapely
+
+from models.recipe import Recipe
+from pipeline.errors import ArtifactError
+from pipeline.evaluate import pool, score_image
+from pipeline.schema import TileItems
+from pipeline.settings import Training
+from pipeline.steps import Progress
+from pipeline.targets import write_atomic
+from pipeline.thresholds import ThresholdRules, TileSample, choose_thresholds
+from pipeline.tiling import split_by_area
+from pipeline.vectorize import masks_to_polygons
+
+if TYPE_CHECKING:
+    from models.predict import Predictor
+
+Pair = tuple[Path, str]
+"""Folder of CutTiles and tile id."""
+
+
+def train_network(
+    folders: Sequence[Path],
+    categories: tuple[str, ...],
+    training: Training,
+    thresholds: ThresholdRules,
+    target: Path,
+    progress: Progress,
+) -> dict[str, int]:
+    """Writes weights.h5, history.json and thresholds.json; goes on where a killed training stopped.
+
+    Args:
+        folders: of CutTiles, one per training image.
+        categories: names in the order of the labels.
+        training: the settings.
+        thresholds: how to choose them.
+        target: existing folder of this network.
+        progress: told after every few steps.
+
+    Returns:
+        Number of tiles learnt from and of tiles held out.
+    """
+    from models.dataset import TrainingTile
+    from models.predict import Predictor
+    from models.train import train
+
+    recipe = training.rules(Recipe)
+    learnt, held_out = split_pairs(folders, training.validation_share)
+    tiles = [
+        [TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json") for folder, tile in side]
+        for side in (learnt, held_out)
+    ]
+    score = _scorer(held_out, categories, recipe) if held_out else None
+    weights = train(*tiles, categories, recipe, target, score, progress)
+    progress(1.0, f"choosing thresholds on {len(held_out)} tiles")
+    predictor = Predictor(weights, device=recipe.device)
+    chosen = choose_thresholds(tile_samples(predictor, held_out, recipe), categories, thresholds)
+    content = {"thresholds": chosen, "validation_tiles": len(held_out), "weights": predictor.digest}
+    write_atomic(target / "thresholds.json", json.dumps(content, indent=1))
+    return {"training_tiles": len(learnt), "validation_tiles": len(held_out)}
+
+
+def split_pairs(folders: Sequence[Path], share: float) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to learn from and pairs held out, which have no pixel in common; every image is cut in two."""
+    learnt: list[Pair] = []
+    held_out: list[Pair] = []
+    for folder in folders:
+        windows = orjson.loads((folder / "pairs.json").read_bytes())["windows"]
+        names = list(windows)
+        sides = split_by_area(np.array(list(windows.values()), dtype=np.int64).reshape(-1, 4), share)
+        for side, indices in zip((learnt, held_out), sides, strict=True):
+            side.extend((folder, names[index]) for index in indices)
+    return learnt, held_out
+
+
+def tile_samples(predictor: Predictor, pairs: Sequence[Pair], recipe: Recipe) -> Iterator[TileSample]:
+    """What the network finds in each tile beside what is there, in tile pixels."""
+    categories = predictor.categories
+    for folder, tile in pairs:
+        with rasterio.open(folder / "tiles" / f"{tile}.tif") as src:
+            (prediction,) = predictor.predict(src.read()[None])
+        polygons = masks_to_polygons(prediction.masks, prediction.boxes)
+        drawn = np.array([polygon is not None for polygon in polygons], dtype=bool)
+        truths, known, ignored = _truth(folder / "items" / f"{tile}.json", categories, recipe)
+        yield TileSample(polygons[drawn], prediction.probabilities[drawn], truths, known, ignored)
+
+
+def _truth(path: Path, categories: Sequence[str], recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Buildings that should be found, their categories, and items nobody is asked to find."""
+    try:
+        content = TileItems.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError("not the items of a tile", where=path, remedy="Delete its folder and run again.") from error
+    polygons = np.empty(len(content.items), dtype=object)
+    polygons[:] = [
+        shapely.make_valid(shapely.MultiPolygon([(part[0], part[1:]) for part in item.polygons]))
+        for item in content.items
+    ]
+    asked = np.array(
+        [item.category is not None and item.visible_share >= recipe.min_visible_share for item in content.items],
+        dtype=bool,
+    )
+    known = [categories.index(item.category) for item in content.items if item.category is not None]
+    indices = np.full(len(content.items), -1, dtype=np.int64)
+    indices[[item.category is not None for item in content.items]] = known
+    return polygons[asked], indices[asked], polygons[~asked]
+
+
+def _scorer(
+    pairs: Sequence[Pair], categories: Sequence[str], recipe: Recipe
+) -> Callable[[Predictor], dict[str, float]]:
+    """A function that scores a network on the held-out tiles at the thresholds that suit it best.
+
+    Each tile counts as an image of its own; `score` is the mean of mean F1 and F1 of all buildings,
+    so that a network that finds buildings is preferred before it can tell their conditions apart.
+    """
+
+    def score(predictor: Predictor) -> dict[str, float]:
+        samples = list(tile_samples(predictor, pairs, recipe))
+        thresholds = choose_thresholds(samples, categories)
+        limits = np.array([thresholds[name] for name in categories])
+        scores = []
+        for sample in samples:
+            best = sample.probabilities.argmax(axis=1)
+            kept = sample.probabilities.max(axis=1, initial=0.0) >= limits[best]
+            scores.append(
+                score_image(
+                    sample.polygons[kept],
+                    sample.probabilities[kept],
+                    sample.truth_polygons,
+                    sample.truth_categories,
+                    categories,
+                )
+            )
+        pooled = pool(scores).pooled
+        return {
+            "score": (pooled.mean_f1 + pooled.all_f1) / 2,
+            "mean_f1": pooled.mean_f1,
+            "all_f1": pooled.all_f1,
+        }
+
+    return score

@@ -1,0 +1,197 @@
+"""The embedded label store: one GeoPackage per image, which replaces the old one whole."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+
+from pipeline.errors import StoreError
+from pipeline.stores import (
+    LABEL_COLUMNS,
+    MIN_VISIBLE_SHARE,
+    absent,
+    categories,
+    check_image_id,
+    check_tiles,
+    crs_text,
+    item_frame,
+    label_frame,
+)
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+
+_MARKER = "SELECT schema_version, digest, crs, report FROM label_sets"
+
+
+class GeoPackageStore:
+    """Labels as files `<folder>/<image_id>.gpkg`.
+
+    Layer `labels` holds the rows under an R-tree; table `label_sets` the marker, one row.
+
+    Args:
+        folder: made when the first labels are stored.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def path(self, image_id: str) -> Path:
+        """The file of an image's labels."""
+        return self.folder / f"{check_image_id(image_id)}.gpkg"
+
+    def replace_labels(
+        self, image_id: str, digest: str, labels: gpd.GeoDataFrame, report: dict[str, Any]
+    ) -> None:
+        """See `LabelStore`."""
+        path = self.path(image_id)
+        frame = labels[LABEL_COLUMNS].assign(
+            category=pd.array(categories(labels["category"]), dtype="string")
+        )
+        marker = {
+            "schema_version": SCHEMA_VERSION,
+            "image_id": image_id,
+            "digest": digest,
+            "crs": crs_text(labels.crs),
+            "report": json.dumps(report, allow_nan=False),
+            "loaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with _replaced(path) as scratch:
+            options = {"driver": "GPKG", "SPATIAL_INDEX": "YES"}
+            pyogrio.write_dataframe(frame, scratch, layer="labels", geometry_type="Polygon", **options)
+            pyogrio.write_dataframe(
+                pd.DataFrame([marker]), scratch, layer="label_sets", driver="GPKG", append=True
+            )
+
+    def is_current(self, image_id: str, digest: str) -> bool:
+        """See `LabelStore`."""
+        path = self.path(image_id)
+        try:
+            return path.is_file() and self._marker(path)["digest"] == digest
+        except StoreError as error:
+            # A damaged file is not current: loading replaces it.
+            logger.warning("%s", error)
+            return False
+
+    def read_labels(self, image_id: str) -> gpd.GeoDataFrame:
+        """See `LabelStore`."""
+        path = self._existing(image_id)
+        crs = self._marker(path)["crs"]
+        try:
+            rows = pyogrio.read_dataframe(path, layer="labels")
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise _damaged(path, error) from error
+        rows = rows.sort_values("label_id", ignore_index=True)
+        return label_frame(*(rows[name] for name in LABEL_COLUMNS), crs=crs)
+
+    def read_report(self, image_id: str) -> dict[str, Any]:
+        """See `LabelStore`."""
+        return json.loads(self._marker(self._existing(image_id))["report"])
+
+    def items_in_tiles(self, image_id: str, tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+        """See `LabelStore`."""
+        labels = self.read_labels(image_id)
+        check_tiles(image_id, labels.crs, tiles)
+        boxes, polygons = tiles.geometry.to_numpy(), labels.geometry.to_numpy()
+        tile, label = shapely.STRtree(polygons).query(boxes, predicate="intersects")
+        order = np.lexsort((label, tile))
+        tile, label = tile[order], label[order]
+        shapely.prepare(boxes)
+        clipped = polygons[label].copy()
+        cut = ~shapely.covers(boxes[tile], clipped)
+        clipped[cut] = _polygonal(shapely.intersection(clipped[cut], boxes[tile[cut]]))
+        shares = shapely.area(clipped) / shapely.area(polygons[label])
+        seen = shares > MIN_VISIBLE_SHARE
+        tile, label = tile[seen], label[seen]
+        return item_frame(
+            tiles["tile_id"].to_numpy(dtype=object)[tile],
+            labels["label_id"].to_numpy()[label],
+            labels["category"].to_numpy()[label],
+            clipped[seen],
+            np.minimum(shares[seen], 1.0),
+            labels.crs,
+        )
+
+    def _existing(self, image_id: str) -> Path:
+        path = self.path(image_id)
+        if not path.is_file():
+            raise absent(image_id, self.folder)
+        return path
+
+    def _marker(self, path: Path) -> dict[str, Any]:
+        # Read-only by URI: a reader never leaves a journal beside a file that others replace.
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                connection.row_factory = sqlite3.Row
+                row = connection.execute(_MARKER).fetchone()
+        except sqlite3.Error as error:
+            raise _damaged(path, error) from error
+        if row is None or row["schema_version"] != SCHEMA_VERSION:
+            raise _damaged(path, "its marker is missing or of another version")
+        return dict(row)
+
+
+def _damaged(path: Path, why: object) -> StoreError:
+    return StoreError(
+        f"not a readable label store: {why}",
+        where=path,
+        remedy="Delete the file; LoadLabels writes it again.",
+    )
+
+
+def _polygonal(geoms: np.ndarray) -> np.ndarray:
+    """The geometries without the points and lines that a label leaves where it only touches a tile."""
+    mixed = np.flatnonzero(shapely.get_type_id(geoms) == shapely.GeometryType.GEOMETRYCOLLECTION)
+    for i in mixed:
+        parts = shapely.get_parts(geoms[i])
+        geoms[i] = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+    return geoms
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, of the same name, that takes its place when the block ends well."""
+    scratch = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        yield scratch / path.name
+        _fsync(scratch / path.name)
+        # A viewer with the old file open leaves a log beside it, which SQLite would replay on the new one.
+        for suffix in ("-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        os.replace(scratch / path.name, path)
+        _fsync(path.parent)
+    except (OSError, pyogrio.errors.DataSourceError) as error:
+        raise StoreError(
+            f"labels cannot be written: {error}",
+            where=path.parent,
+            remedy="Check permissions and free space.",
+        ) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

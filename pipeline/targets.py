@@ -1,0 +1,265 @@
+"""Where each artifact lies, when it counts as there, and how it appears whole or not at all.
+
+::
+
+    <workspace>/
+      input/<split>/{images,labels,areas}/<image_id>.*     what people give
+      work/<image_id>/<kind>-<digest>/                     one folder per artifact and digest
+      work/networks/<digest>/                              weights.h5, history.json, thresholds.json
+      output/<image_id>.csv, .geojson, .report.json, .html what people take
+      output/runs/<image_id>.<task>.json                   the run record that stamps them
+
+Artifacts in `work` carry the digest of what made them in their path, so two settings never meet.
+Results in `output` keep friendly names; their run record says which digest they belong to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import luigi
+
+from pipeline.errors import ArtifactError, SettingsError, SourceError
+from pipeline.provenance import RunRecord, read_record
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
+LABEL_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
+SIDECAR_SUFFIXES = (".tfw", ".wld", ".prj", ".msk", ".ovr", ".dbf", ".shx", ".cpg")
+"""Files beside an input that change what GDAL reads from it. `.aux.xml` is left out on purpose:
+viewers write statistics there, and looking at an image must not retrain a network."""
+
+URL_PREFIXES = ("http://", "https://")
+
+
+class Workspace:
+    """The folder that holds one project's inputs, artifacts and results.
+
+    Touches nothing on construction; its methods only build paths, or look inputs up by name.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).absolute()
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    def artifact(self, image_id: str, kind: str, digest: str) -> Path:
+        """Path of an artifact's folder: `work/<image_id>/<kind>-<digest>`."""
+        return self.root / "work" / image_id / f"{kind}-{digest}"
+
+    def network(self, digest: str) -> Path:
+        """Path of a trained network's folder."""
+        return self.root / "work" / "networks" / digest
+
+    def record(self, name: str, task: str) -> Path:
+        """Path of the run record that stamps a published result."""
+        return self.output / "runs" / f"{name}.{task}.json"
+
+    def find_image(self, image_id: str) -> Path | None:
+        """The image called `image_id`, in whatever split it lies; None when there is none."""
+        return self._find(image_id, "images", IMAGE_SUFFIXES)
+
+    def find_labels(self, image_id: str) -> Path | None:
+        """The label file of an image; None when there is none."""
+        return self._find(image_id, "labels", LABEL_SUFFIXES)
+
+    def find_area(self, image_id: str) -> Path | None:
+        """The polygon file of the ground on which an image's labels are complete; None for all of it."""
+        return self._find(image_id, "areas", LABEL_SUFFIXES)
+
+    def images_of(self, split: str) -> list[str]:
+        """Ids of the images in a split, sorted."""
+        folder = self.root / "input" / split / "images"
+        if not folder.is_dir():
+            return []
+        return sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES})
+
+    def images_everywhere(self) -> list[str]:
+        """Ids of the images in all splits, sorted."""
+        splits = self.root / "input"
+        return sorted({name for split in splits.iterdir() for name in self.images_of(split.name)} if splits.is_dir() else ())
+
+    def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
+        splits = self.root / "input"
+        folders = sorted(path / kind for path in splits.iterdir()) if splits.is_dir() else []
+        candidates = [folder / f"{image_id}{suffix}" for folder in folders for suffix in suffixes]
+        found = [path for path in candidates if path.is_file()]
+        if len(found) > 1:
+            raise SettingsError(
+                f"image id stands for {len(found)} files of input/*/{kind}",
+                where=image_id,
+                found=[str(path.relative_to(self.root)) for path in found],
+                remedy="Keep one of them or rename the others: an image id names one image.",
+            )
+        return found[0] if found else None
+
+
+def fingerprint(path: Path | str) -> dict[str, object]:
+    """What identifies an input without reading it: name, sizes and modification times.
+
+    Sidecar files and the sources of a VRT count as parts of the input. A URL is its own fingerprint.
+
+    Raises:
+        SourceError: the file is not there.
+    """
+    if str(path).startswith(URL_PREFIXES):
+        return {"url": str(path)}
+    path = Path(path)
+    parts = [path, *(path.with_suffix(suffix) for suffix in SIDECAR_SUFFIXES)]
+    parts += [path.with_name(path.name + suffix) for suffix in SIDECAR_SUFFIXES]
+    if path.suffix.lower() == ".vrt":
+        parts += _vrt_sources(path)
+    stats = {part.name: _stat(part) for part in parts if part.is_file()}
+    if path.name not in stats:
+        raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
+    return {"name": path.name, "files": stats}
+
+
+def _stat(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _vrt_sources(path: Path) -> list[Path]:
+    try:
+        names = [node for node in ElementTree.parse(path).iter() if node.tag == "SourceFilename"]
+    except ElementTree.ParseError as error:
+        raise SourceError(f"not a readable VRT: {error}", where=path, remedy="Build the VRT again.") from error
+    return [
+        (path.parent / (node.text or "")) if node.get("relativeToVRT") == "1" else Path(node.text or "")
+        for node in names
+    ]
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A hidden temporary folder in `parent`, on the same file system, gone when the block ends.
+
+    Raises:
+        ArtifactError: `parent` cannot be written.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write here: {error.strerror}", where=parent, remedy="Check permissions and free space."
+        ) from error
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path for a file or folder that becomes `path` when the block ends well.
+
+    The temporary one lies in a hidden folder beside the target and keeps its file name, so
+    drivers that look at endings work. On an error it goes and `path` stays as it was.
+    A folder that another process finished meanwhile is kept: equal paths hold equal content.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    with scratch_folder(path.parent) as folder:
+        scratch = folder / path.name
+        yield scratch
+        for part in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
+            _fsync(part)
+        if path.is_dir():
+            return
+        os.replace(scratch, path)
+        _fsync(path.parent)
+
+
+def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Writes `content` to `path` whole or not at all.
+
+    Args:
+        path: the file.
+        content: all of it.
+        durable: whether it must outlive a power cut the moment this returns. Thousands of small
+            files need not: a process that is killed loses nothing either way.
+    """
+    if durable:
+        with atomic(path) as scratch:
+            scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(scratch, path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class SourceTarget(luigi.Target):
+    """An input that people give: a local file, or a URL taken at its word."""
+
+    def __init__(self, path: Path | str | None):
+        self.path = path
+
+    def exists(self) -> bool:
+        return self.path is not None and (
+            str(self.path).startswith(URL_PREFIXES) or Path(self.path).is_file()
+        )
+
+
+class PublishedTarget(luigi.Target):
+    """Results under friendly names, complete when their run record carries the digest asked for.
+
+    Args:
+        record: path of the run record.
+        digest: of the settings and inputs the results must come from.
+    """
+
+    def __init__(self, record: Path, digest: str):
+        self.record, self.digest = record, digest
+
+    def exists(self) -> bool:
+        record = read_record(self.record)
+        if record is None or record.digest != self.digest:
+            return False
+        folder = self.record.parents[1]
+        return all(_size(folder / name) == size for name, size in record.files.items())
+
+    def publish(self, scratch: Path, record: RunRecord) -> None:
+        """Moves the files of `scratch` under their friendly names, then stamps them.
+
+        The old stamp goes first: a kill in between leaves results without a stamp, which rerun.
+        """
+        folder = self.record.parents[1]
+        files = sorted(path for path in scratch.iterdir() if path.is_file())
+        sizes = {path.name: path.stat().st_size for path in files}
+        self.record.unlink(missing_ok=True)
+        for path in files:
+            _fsync(path)
+            os.replace(path, folder / path.name)
+        write_atomic(self.record, record.model_copy(update={"files": sizes}).model_dump_json(indent=1))
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+class LabelStoreTarget(luigi.Target):
+    """The label rows of one image, complete when the store's marker carries the digest asked for."""
+
+    def __init__(self, store, image_id: str, digest: str):
+        self.store, self.image_id, self.digest = store, image_id, digest
+
+    def exists(self) -> bool:
+        return self.store.is_current(self.image_id, self.digest)

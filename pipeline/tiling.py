@@ -1,0 +1,271 @@
+"""Cutting an image into overlapping tiles, and the index of them that later steps share.
+
+Tiles stand `tile_size - overlap` pixels apart, row by row from the top left; the last row and
+column snap back to the image's edge, so every tile of an image is equally large and every pixel
+lies in one. An image smaller than a tile is one tile of the image's size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import shapely
+from pydantic import ValidationError
+
+from pipeline.errors import ArtifactError, SettingsError
+from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
+from pipeline.schema import SCHEMA_VERSION, Grid, Tile, TileIndex, Window
+
+_MAX_TILES = 1_000_000
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(px|m)?\s*")
+
+
+@dataclass(frozen=True)
+class TilingRules:
+    """How images are cut into tiles."""
+
+    tile_size: int = 1024
+    """Side of a tile, in pixels."""
+    overlap: int = 256
+    """How far neighbouring tiles reach into each other, in pixels."""
+    min_valid_share: float = 0.0
+    """Share of a tile's pixels that must be valid for it to count, 0 to 1; one must be in any case."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range, or tiles would not advance.
+        """
+        if self.tile_size < 1:
+            raise SettingsError("tile_size must be at least 1 px", found=self.tile_size)
+        if not 0 <= self.overlap < self.tile_size:
+            raise SettingsError(
+                "overlap must be at least 0 and below tile_size",
+                found=(self.tile_size, self.overlap),
+                remedy="A quarter of tile_size is a good overlap.",
+            )
+        if not 0 <= self.min_valid_share <= 1:
+            raise SettingsError("min_valid_share must be 0 to 1", found=self.min_valid_share)
+
+    @property
+    def stride(self) -> int:
+        """Distance from one tile to the next, in pixels."""
+        return self.tile_size - self.overlap
+
+
+def parse_size(size: str | float, ground_m_per_px: tuple[float, float]) -> int:
+    """A size in pixels, from "1024", "1024px" or "75m" on the ground.
+
+    >>> parse_size("75m", (0.075, 0.073))
+    1014
+
+    Args:
+        size: the size; a number without a unit is in pixels.
+        ground_m_per_px: ground metres of a pixel's width and height; their mean counts.
+
+    Raises:
+        SettingsError: it is not a size.
+    """
+    match = _SIZE.fullmatch(str(size))
+    if match is None or (match[2] != "m" and not float(match[1]).is_integer()):
+        raise SettingsError(
+            "not a size", found=size, remedy="Use pixels, as in '1024', or ground metres, as in '75m'."
+        )
+    value = float(match[1])
+    return round(value / (sum(ground_m_per_px) / 2)) if match[2] == "m" else int(value)
+
+
+def tile_windows(width: int, height: int, rules: TilingRules) -> list[tuple[int, int, Window]]:
+    """Row, column and window of every tile, row by row.
+
+    Args:
+        width: columns of the image.
+        height: rows of the image.
+        rules: the tiles' size and overlap.
+
+    Raises:
+        SettingsError: there would be more than a million tiles.
+    """
+    columns, rows = _offsets(width, rules), _offsets(height, rules)
+    if len(columns) * len(rows) > _MAX_TILES:
+        raise SettingsError(
+            f"{rules.tile_size} px tiles, {rules.stride} px apart, are too many for {width} x {height} px",
+            found=len(columns) * len(rows),
+            remedy="Raise tile_size or lower overlap.",
+        )
+    size = min(rules.tile_size, width), min(rules.tile_size, height)
+    return [
+        (row, col, Window(col_off, row_off, *size))
+        for row, row_off in enumerate(rows)
+        for col, col_off in enumerate(columns)
+    ]
+
+
+def _offsets(length: int, rules: TilingRules) -> list[int]:
+    last = max(0, length - rules.tile_size)
+    return [*range(0, last, rules.stride), last]
+
+
+def tile_id(row: int, col: int) -> str:
+    """The tile's name.
+
+    >>> tile_id(3, 12)
+    'r0003_c0012'
+    """
+    return f"r{row:04d}_c{col:04d}"
+
+
+def tile_row_col(tile_id: str) -> tuple[int, int]:
+    """Row and column of a tile, from its name: the inverse of `tile_id`."""
+    row, col = tile_id[1:].split("_c")
+    return int(row), int(col)
+
+
+def shard_slices(n_tiles: int, shards: int) -> list[slice]:
+    """`shards` contiguous runs that together hold every tile once, equally long to within one.
+
+    With fewer tiles than shards, some runs are empty.
+
+    >>> shard_slices(5, 2)
+    [slice(0, 2, None), slice(2, 5, None)]
+
+    Raises:
+        SettingsError: there are no shards.
+    """
+    if shards < 1:
+        raise SettingsError("shards must be at least 1", found=shards)
+    return [slice(n_tiles * shard // shards, n_tiles * (shard + 1) // shards) for shard in range(shards)]
+
+
+def split_by_area(windows: np.ndarray | Sequence[Window], share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of training and validation tiles that have no pixel in common.
+
+    A straight cut along a tile's edge parts the image: validation is what lies right of it or below
+    it, training what lies wholly on the other side, and the tiles it crosses belong to neither. Of
+    all such cuts, the one that comes nearest to `share` is taken; of equals, the one that crosses
+    the fewest tiles, then one between columns, then the first.
+
+    Args:
+        windows: int64[t, 4] of col_off, row_off, width, height in image pixels.
+        share: the part of the tiles kept that is wanted for validation, 0 <= share < 1.
+
+    Returns:
+        int64[a] and int64[b], ascending. Where no cut leaves tiles on both sides, or `share` is 0,
+        everything trains and validation is empty.
+
+    Raises:
+        SettingsError: `share` is outside its range.
+    """
+    if not 0 <= share < 1:
+        raise SettingsError("the validation share must be at least 0 and below 1", found=share)
+    boxes = np.asarray(windows, dtype=np.int64).reshape(-1, 4)
+    best, split = None, (np.arange(len(boxes)), np.arange(0))
+    for axis in (0, 1) if share else ():
+        starts, stops = boxes[:, axis], boxes[:, axis] + boxes[:, axis + 2]
+        cuts = np.unique(starts)
+        before = np.searchsorted(np.sort(stops), cuts, side="right")
+        after = len(boxes) - np.searchsorted(np.sort(starts), cuts, side="left")
+        for cut, training, validation in zip(cuts, before.tolist(), after.tolist(), strict=True):
+            rank = (abs(validation / (training + validation) - share), -(training + validation), axis)
+            if training and validation and (best is None or rank < best):
+                best, split = rank, (np.flatnonzero(stops <= cut), np.flatnonzero(starts >= cut))
+    return split
+
+
+def build_tile_index(image_id: str, grid: Grid, rules: TilingRules, valid_shares: np.ndarray) -> TileIndex:
+    """The tiles of one image that are worth looking at.
+
+    Args:
+        image_id: the image's name.
+        grid: the image's grid.
+        rules: the tiles' size and overlap, and how much of them must be valid.
+        valid_shares: float64[t] in 0..1, of `tile_windows(grid.width, grid.height, rules)`.
+    """
+    windows = tile_windows(grid.width, grid.height, rules)
+    tiles = [
+        Tile(tile_id=tile_id(row, col), window=window, valid_share=share)
+        for (row, col, window), share in zip(windows, np.asarray(valid_shares).tolist(), strict=True)
+        if share > 0 and share >= rules.min_valid_share
+    ]
+    return TileIndex(
+        image_id=image_id,
+        grid=grid,
+        tile_size=rules.tile_size,
+        overlap=rules.overlap,
+        empty_tiles=len(windows) - len(tiles),
+        tiles=tiles,
+    )
+
+
+def write_tile_index(path: str | Path, index: TileIndex) -> None:
+    """Writes the tiles as GeoJSON in lon/lat, with everything else as foreign members.
+
+    Source: RFC 7946, sections 6.1 (foreign members) and 3.1.6 (winding).
+
+    Args:
+        path: the file to write, usually `tiles.geojson`.
+        index: the tiles.
+    """
+    windows = np.array([tile.window for tile in index.tiles], dtype=np.int64).reshape(-1, 4)
+    boxes_crs = px_to_crs(window_boxes(windows), index.grid.transform)
+    boxes = shapely.orient_polygons(reproject(boxes_crs, index.grid.crs, LONLAT))
+    # Nine decimals of a degree are a tenth of a millimetre.
+    rings = shapely.get_coordinates(boxes).round(9).reshape(-1, 5, 2).tolist()
+    bounds = shapely.bounds(boxes_crs).tolist()
+    document = {
+        "type": "FeatureCollection",
+        **index.model_dump(exclude={"tiles"}),
+        "features": [
+            _feature(tile, ring, box) for tile, ring, box in zip(index.tiles, rings, bounds, strict=True)
+        ],
+    }
+    Path(path).write_bytes(orjson.dumps(document))
+
+
+def _feature(tile: Tile, ring: list[list[float]], bounds: list[float]) -> dict[str, object]:
+    row, col = tile_row_col(tile.tile_id)
+    return {
+        "type": "Feature",
+        "id": tile.tile_id,
+        "properties": {
+            "tile_id": tile.tile_id,
+            "row": row,
+            "col": col,
+            "window": list(tile.window),
+            "valid_share": tile.valid_share,
+            "bounds": bounds,
+        },
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+
+
+def read_tile_index(path: str | Path) -> TileIndex:
+    """The tiles that `write_tile_index` wrote.
+
+    Raises:
+        ArtifactError: the file is damaged, or of another version.
+    """
+    remedy = "Remove the file: it will be made again."
+    try:
+        document = orjson.loads(Path(path).read_bytes())
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"written in schema version {document['schema_version']}, not {SCHEMA_VERSION}",
+                where=path,
+                remedy=remedy,
+            )
+        tiles = [
+            {key: feature["properties"][key] for key in Tile.model_fields} for feature in document["features"]
+        ]
+        members = {key: document[key] for key in TileIndex.model_fields if key != "tiles"}
+        return TileIndex.model_validate({**members, "tiles": tiles})
+    except (OSError, orjson.JSONDecodeError, ValidationError, LookupError, TypeError) as error:
+        raise ArtifactError(
+            "not a tile index", where=path, found=str(error).splitlines()[0], remedy=remedy
+        ) from error

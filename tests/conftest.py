@@ -1,0 +1,30 @@
+"""What several test files need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import postgis
+import pytest
+
+
+@pytest.fixture(scope="session")
+def postgis_server() -> Iterator[postgis.Server]:
+    """A PostGIS server of this session; libpq finds its passwords."""
+    if postgis.binaries() is None:
+        pytest.skip("no PostGIS on this machine: python tests/postgis.py install")
+    before = os.environ.get("PGPASSFILE")
+    with postgis.postgis_server() as server:
+        os.environ["PGPASSFILE"] = str(server.passfile)
+        yield server
+    if before is None:
+        del os.environ["PGPASSFILE"]
+    else:
+        os.environ["PGPASSFILE"] = before
+
+
+@pytest.fixture(scope="session")
+def postgis_url(postgis_server) -> str:
+    """The URL of a PostGIS database, without password."""
+    return postgis_server.url

@@ -1,0 +1,170 @@
+"""Buildings as GeoJSON, GeoPackage and GeoParquet: what the specifications ask, and the same bytes twice."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import geopandas
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import shapely
+from pyarrow import parquet
+
+from pipeline.outputs import (
+    Building,
+    building_columns,
+    building_frame,
+    write_geojson,
+    write_gpkg,
+    write_parquet,
+)
+
+CATEGORIES = ("foundation", "unfinished", "completed")
+ORDER = [
+    "building_id",
+    "class_name",
+    "confidence",
+    "conf_foundation",
+    "conf_unfinished",
+    "conf_completed",
+    "area_m2",
+    "tile_id",
+    "tile_count",
+    "merge_status",
+    "model",
+    "timestamp",
+]
+
+
+def frame(n=3, first_id=1):
+    corners = 534_000 + 40.0 * np.arange(n)
+    # Clockwise rings: RFC 7946 wants the other way round.
+    polygons = shapely.box(corners, 9_365_000, corners + 20, 9_365_010, ccw=False)
+    return building_frame(
+        polygons,
+        np.tile([[0.02, 0.05, 0.93]], (n, 1)),
+        CATEGORIES,
+        crs="EPSG:32737",
+        areas_m2=np.full(n, 199.9871),
+        tile_ids=["r0000_c0001"] * n,
+        tile_counts=np.full(n, 2),
+        statuses=["stitched"] * n,
+        model="maskrcnn_resnet50_fpn_v2:0123abcd",
+        timestamp="2018-05-01T00:00:00Z",
+        first_id=first_id,
+    )
+
+
+def test_columns_are_those_of_a_building():
+    assert list(building_columns(CATEGORIES)) == ORDER
+    assert list(frame().columns) == [*ORDER, "geometry"]
+
+
+def test_rows_are_buildings():
+    row = frame().drop(columns="geometry").to_dict("records")[1]
+    confidences = {name: row.pop(f"conf_{name}") for name in CATEGORIES}
+    building = Building(confidences=confidences, **row)
+    assert (building.building_id, building.class_name, building.area_m2) == (2, "completed", 199.99)
+
+
+def test_geojson_follows_rfc_7946(tmp_path):
+    path = tmp_path / "buildings.geojson"
+    assert write_geojson(path, iter([frame(2), frame(0), frame(1, first_id=3)])) == 3
+    collection = json.loads(path.read_text())
+    assert sorted(collection) == ["features", "type"]
+    assert [list(feature["properties"]) for feature in collection["features"]] == [ORDER] * 3
+    assert [feature["properties"]["building_id"] for feature in collection["features"]] == [1, 2, 3]
+    ring = collection["features"][0]["geometry"]["coordinates"][0]
+    assert ring[0] == ring[-1]
+    assert shapely.is_ccw(shapely.LinearRing(ring))
+    longitude, latitude = ring[0]
+    assert 39 < longitude < 40
+    assert -6 < latitude < -5
+    assert all(len(repr(value).partition(".")[2]) <= 8 for point in ring for value in point)
+
+
+def test_geojson_lies_where_the_buildings_are(tmp_path):
+    write_geojson(tmp_path / "buildings.geojson", [frame()])
+    back = geopandas.read_file(tmp_path / "buildings.geojson")
+    moved = back.to_crs("EPSG:32737").geometry.hausdorff_distance(frame().geometry)
+    assert moved.max() < 0.002
+    area, _ = pyproj.Geod(ellps="WGS84").geometry_area_perimeter(back.geometry[0])
+    assert area == pytest.approx(200, rel=0.01)
+
+
+def test_one_feature_per_line(tmp_path):
+    write_geojson(tmp_path / "buildings.geojson", [frame()])
+    lines = (tmp_path / "buildings.geojson").read_text().splitlines()
+    assert json.loads(lines[2].rstrip(","))["properties"]["building_id"] == 2
+
+
+def geojson(path, frames):
+    write_geojson(path, iter(frames))
+
+
+def gpkg(path, frames):
+    write_gpkg(path, iter(frames), CATEGORIES, "EPSG:32737")
+
+
+def geoparquet(path, frames):
+    write_parquet(path, iter(frames), CATEGORIES, "EPSG:32737")
+
+
+def batches(n):
+    """Frames of n buildings each, none at all for n = 0."""
+    return [frame(n), frame(n, first_id=n + 1)] if n else []
+
+
+@pytest.mark.parametrize("write", [geojson, gpkg, geoparquet])
+@pytest.mark.parametrize("n", [0, 3])
+def test_the_same_buildings_give_the_same_bytes(tmp_path, write, n):
+    write(tmp_path / "one.gpkg", batches(n))
+    time.sleep(1.1)
+    write(tmp_path / "two.gpkg", batches(n))
+    assert (tmp_path / "one.gpkg").read_bytes() == (tmp_path / "two.gpkg").read_bytes()
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_geopackage_and_geoparquet_come_back(tmp_path, n):
+    gpkg(tmp_path / "buildings.gpkg", batches(n))
+    geoparquet(tmp_path / "buildings.parquet", batches(n))
+    expected = [polygon for batch in batches(n) for polygon in batch.geometry]
+    for back in (
+        geopandas.read_file(tmp_path / "buildings.gpkg", layer="buildings"),
+        geopandas.read_parquet(tmp_path / "buildings.parquet"),
+    ):
+        assert back.crs == "EPSG:32737"
+        assert [name for name in back.columns if name not in ("geometry", "bbox")] == ORDER
+        assert shapely.equals(np.array(back.geometry, dtype=object), np.array(expected, dtype=object)).all()
+        assert back["building_id"].tolist() == list(range(1, 2 * n + 1))
+        assert back["class_name"].tolist() == ["completed"] * 2 * n
+    assert pyogrio.read_info(tmp_path / "buildings.gpkg")["geometry_type"] == "Polygon"
+
+
+def test_geoparquet_is_found_by_its_box(tmp_path):
+    geoparquet(tmp_path / "buildings.parquet", batches(3))
+    geo = json.loads(parquet.read_metadata(tmp_path / "buildings.parquet").metadata[b"geo"])
+    assert geo["columns"]["geometry"]["bbox"] == frame(3).total_bounds.tolist()
+    near = geopandas.read_parquet(
+        tmp_path / "buildings.parquet", bbox=(534_000, 9_365_000, 534_001, 9_365_001)
+    )
+    assert near["building_id"].tolist() == [1, 4]
+
+
+def test_writing_leaves_gdals_options_as_they_were(tmp_path):
+    gpkg(tmp_path / "buildings.gpkg", [frame(1)])
+    assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") is None
+
+
+def test_no_batches_at_all(tmp_path):
+    assert write_geojson(tmp_path / "buildings.geojson", []) == 0
+    assert json.loads((tmp_path / "buildings.geojson").read_text())["features"] == []
+
+
+def test_no_building_is_an_empty_frame():
+    empty = frame(0)
+    assert list(empty.columns) == [*ORDER, "geometry"]
+    assert empty.crs == "EPSG:32737"
