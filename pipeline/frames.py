@@ -145,7 +145,7 @@ def ground_m_per_px(
             "the image's centre has no place on the earth",
             where=where,
             found=_short(_crs_text(crs)),
-            remedy="Give the file the CRS its coordinates are in, with gdal_edit.py -a_srs.",
+            remedy="Give the file the CRS its coordinates are in, as in rio edit-info --crs EPSG:32737.",
         ) from cause
     return float(lengths[0]), float(lengths[1])
 

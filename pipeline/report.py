@@ -195,9 +195,8 @@ def _paths(polygons: np.ndarray) -> list[str]:
 def _rows(context: ReportContext) -> Iterator[dict[str, Any]]:
     """Count and areas of each category, then of all."""
     categories, areas = np.asarray(context.building_categories), np.asarray(context.areas_m2, dtype=float)
-    names = {index: name for index, name in enumerate(context.categories)}
-    for index, name in {**names, None: "all buildings"}.items():
-        mine = areas if index is None else areas[categories == index]
+    groups = [(name, areas[categories == index]) for index, name in enumerate(context.categories)]
+    for name, mine in [*groups, ("all buildings", areas)]:
         yield {
             "name": name,
             "count": len(mine),

@@ -16,7 +16,7 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import luigi
@@ -65,6 +65,13 @@ class Section(luigi.Config):
                 ) from error
         return super().get_param_values(params, args, kwargs)
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Looks at the values together; raises SettingsError for what cannot be honoured."""
+
     def described(self) -> dict[str, str]:
         """The significant values by name, as luigi writes them."""
         return self.to_str_params(only_significant=True)
@@ -103,7 +110,7 @@ def knobs_of(*kinds: type, insignificant: Collection[str] = ()) -> Callable[[typ
                 if not hasattr(section, field.name):
                     options = {
                         "default": field.default,
-                        "description": texts.get(field.name, ""),
+                        "description": texts[field.name],
                         "significant": field.name not in insignificant,
                     }
                     parameter = _parameter(hints[field.name], options)
@@ -170,7 +177,7 @@ class Tiling(Section):
     )
 
 
-@knobs_of(LabelRules)
+@knobs_of(LabelRules, insignificant=("examples",))
 class Labels(Section):
     """How label files are read, and where labels are kept."""
 
@@ -183,6 +190,21 @@ class Labels(Section):
         significant=False,
         description="SQLAlchemy URL of a PostGIS database without password; empty: GeoPackage files.",
     )
+
+    def check(self) -> None:
+        """Refuses categories that are not names with lists of spellings."""
+        given = self.categories
+        if not isinstance(given, Mapping) or not all(
+            isinstance(spellings, (list, tuple)) and all(isinstance(text, str) for text in spellings)
+            for spellings in given.values()
+        ):
+            raise SettingsError(
+                "not a JSON object of lists of spellings",
+                where="[Labels] categories",
+                found=given,
+                remedy='Write for example {"hut": ["Hut", "hut"], "house": ["House"]}.',
+            )
+        self.label_rules()
 
     @property
     def names(self) -> tuple[str, ...]:

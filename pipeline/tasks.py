@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ from pipeline.steps.reporting import report_image
 from pipeline.steps.submission import submit
 from pipeline.steps.tiles import tile_image
 from pipeline.steps.training import train_network
-from pipeline.stores import LabelStore, open_store
+from pipeline.stores import LabelStore, check_image_id, open_store
 from pipeline.targets import (
     LabelStoreTarget,
     PublishedTarget,
@@ -58,26 +57,13 @@ from pipeline.vectorize import VectorizeRules
 
 logger = logging.getLogger("luigi-interface")
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
 
 class ImageId(luigi.Parameter):
     """A name, never a path: the stem of the image's file."""
 
     def normalize(self, value: str) -> str:
-        """The id itself.
-
-        Raises:
-            SettingsError: it could leave the workspace or break a file name.
-        """
-        if not SAFE_NAME.fullmatch(value):
-            raise SettingsError(
-                "not an image id",
-                where="image_id",
-                found=value,
-                remedy="An image id is its file's name without folder and ending: letters, digits, . _ -",
-            )
-        return value
+        """The id itself; SettingsError where it could leave the workspace or break a file name."""
+        return check_image_id(value)
 
     parse = normalize
 
@@ -322,7 +308,7 @@ class CutTiles(ImageStep):
     def run(self) -> None:
         tiles, labels = self.requires()["tiles"], self.requires()["labels"]
         index = tiles.read()
-        items = labels.store.items_in_tiles(self.image_id, tile_frame(index))
+        items = labels.store.items_in_tiles(self.image_id, tile_frame(index), labels.digest)
         area = SourceLabels(self.image_id).area
         ground = read_area(area, index.grid.crs) if area else None
         with self.making(self.folder("pairs")) as folder:
@@ -489,15 +475,14 @@ class AggregateImage(ImageStep):
         return PublishedTarget(self.workspace.record(self.image_id, "AggregateImage"), self.digest)
 
     def run(self) -> None:
-        needs, aggregation, categories = self.requires(), settings.Aggregation(), settings.Labels().names
-        thresholds = read_thresholds(needs["network"].thresholds, aggregation.score_thresholds, categories)
+        needs = self.requires()
         with self.publishing() as (folder, counts):
             counts |= aggregate_image(
                 needs["tiles"].read(),
                 needs["shards"][0].detections,
-                categories,
-                thresholds,
-                aggregation,
+                settings.Labels().names,
+                self.thresholds,
+                settings.Aggregation(),
                 folder,
                 self.progress,
             )
@@ -506,6 +491,12 @@ class AggregateImage(ImageStep):
     def csv(self) -> Path:
         """The published CSV."""
         return self.workspace.output / f"{self.image_id}.csv"
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Lowest confidence published, by category."""
+        given = settings.Aggregation().score_thresholds
+        return read_thresholds(network().thresholds, given, settings.Labels().names)
 
 
 class EvaluateImage(ImageStep):
@@ -532,6 +523,11 @@ class EvaluateImage(ImageStep):
             (folder / f"{self.image_id}.report.json").write_text(report.model_dump_json(indent=1))
         logger.info("score of %s\n%s", self.image_id, report.table())
 
+    @property
+    def report(self) -> Path:
+        """The published metric."""
+        return self.workspace.output / f"{self.image_id}.report.json"
+
 
 class ReportImage(ImageStep):
     """`<image_id>.html`: one page with the map, the metric where there are labels, and what made it."""
@@ -548,17 +544,21 @@ class ReportImage(ImageStep):
         return PublishedTarget(self.workspace.record(self.image_id, "ReportImage"), self.digest)
 
     def run(self) -> None:
-        labels = SourceLabels(self.image_id)
+        needs, labels = self.requires(), SourceLabels(self.image_id)
+        judged = (needs["score"].report, labels.source, labels.area) if "score" in needs else None
         with self.publishing() as (folder, _):
             page = report_image(
-                self.requires()["tiles"].read(),
+                needs["tiles"].read(),
                 SourceImage(self.image_id).source,
-                self.workspace,
-                labels.source,
+                settings.Imagery().rules(ImageryRules),
+                needs["buildings"].csv,
                 settings.Labels(),
-                records=self._records(),
+                needs["buildings"].thresholds,
+                self._records(),
+                judged,
             )
             (folder / f"{self.image_id}.html").write_text(page)
+        logger.info("%s: open %s", self, self.workspace.output / f"{self.image_id}.html")
 
     def _records(self) -> list[RunRecord]:
         """Run records of everything the page tells of, in the graph's order."""

@@ -19,8 +19,8 @@ FLOORS = [
     | {"pipeline.tiling", "pipeline.labels", "pipeline.pairs", "pipeline.inference", "pipeline.vectorize"}
     | {"pipeline.seams", "pipeline.thresholds", "pipeline.submission", "pipeline.evaluate"}
     | {"pipeline.outputs", "pipeline.report"},
-    {"pipeline.frames", "pipeline.matching", "pipeline.polygons"}
-    | {"pipeline.painting", "pipeline.scenery", "pipeline.settlement"},
+    {"pipeline.frames", "pipeline.matching", "pipeline.painting", "pipeline.rounding"},
+    {"pipeline.polygons"},
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
 ]
@@ -38,6 +38,12 @@ def _name(path: Path) -> str:
 
 def _imports(path: Path, top_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
+    # What only type checkers import binds nothing at run time.
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
     names = set()
     for node in tree.body if top_only else ast.walk(tree):
         if isinstance(node, ast.Import):

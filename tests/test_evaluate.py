@@ -96,6 +96,14 @@ def test_equal_ranks_keep_the_order_of_submission():
     assert [m.proposal for m in result.matches.pairs] == [0]
 
 
+def test_equal_ranks_keep_their_order_in_a_crowd():
+    # More than what a sort that is not stable happens to leave alone.
+    truths = [(box(20 * i), 0) for i in range(100)]
+    proposals = [(polygon, 0, 0.5) for polygon, _ in truths * 2]
+    result = score(proposals, truths)
+    assert [m.proposal for m in result.matches.pairs] == list(range(100))
+
+
 def test_equal_confidences_choose_the_first_category():
     result = score_image([box(0)], np.array([[0.4, 0.4, 0.2]]), [box(0)], np.array([0]), CATEGORIES)
     assert counts(result.categories["foundation"]) == (1, 0, 0)

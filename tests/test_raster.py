@@ -376,7 +376,7 @@ def cut_short(path, **form):
 
 
 REFUSED = {
-    "no crs": (lambda path: write(path, ground(), crs=None), "states no CRS.*gdal_edit.py -a_srs"),
+    "no crs": (lambda path: write(path, ground(), crs=None), "states no CRS.*rio edit-info --crs"),
     "gcps": (with_gcps, "placed by ground control points only.*4 points.*gdalwarp"),
     "no place": (
         lambda path: write(path, ground(), transform=Affine.identity()),
@@ -392,7 +392,7 @@ REFUSED = {
     ),
     "palette": (palette, "paletted images are not read.*-expand rgb"),
     "complex": (lambda path: write(path, ground(dtype="complex64")), "complex values are no picture"),
-    "text": (lambda path: path.write_text("no raster"), "cannot be opened as an image.*gdalinfo"),
+    "text": (lambda path: path.write_text("no raster"), "cannot be opened as an image.*rio info"),
     "nothing": (lambda path: path.write_bytes(b""), "cannot be opened as an image"),
     "short tiles": (lambda path: cut_short(path, **TILED), "truncated: its last block ends at byte"),
     "short strips": (lambda path: cut_short(path, **STRIPED), "truncated: its last block ends at byte"),

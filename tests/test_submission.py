@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import zipfile
 
 import numpy as np
@@ -89,8 +90,8 @@ def test_holes_are_kept(tmp_path):
     assert len(back.polygons_lonlat[0].interiors) == 1
 
 
-def test_a_polygon_too_small_to_write_is_refused(tmp_path):
-    speck = shapely.box(0, 0, 0.001, 0.001)
+@pytest.mark.parametrize("speck", [shapely.box(0, 0, 0.001, 0.001), shapely.Polygon()])
+def test_a_polygon_too_small_to_write_is_refused(tmp_path, speck):
     with pytest.raises(ArtifactError, match="a polygon vanishes at 2 decimals"):
         write_csv(
             tmp_path / "result.csv",
@@ -213,6 +214,7 @@ def test_rows_that_cannot_be_read_name_their_line(tmp_path, bad):
 
 
 def test_rows_longer_than_the_parsers_default_limit(tmp_path):
+    csv.field_size_limit(131_072)
     path = tmp_path / "result.csv"
     round_one = shapely.Point(39.25, -5.75).buffer(0.04, quad_segs=2000)
     write_csv(path, [Rows([round_one], [round_one], np.array([[0, 0, 1]]))])

@@ -6,6 +6,7 @@ rest aside, and `LabelReport` counts both; nothing vanishes.
 """
 
 from pipeline.labels.cleaning import clean_labels
+from pipeline.labels.conditions import category_indices
 from pipeline.labels.files import read_area, read_label_file
 from pipeline.labels.rules import NOTED, SET_ASIDE, LabelReport, LabelRules
 
@@ -14,6 +15,7 @@ __all__ = [
     "SET_ASIDE",
     "LabelReport",
     "LabelRules",
+    "category_indices",
     "clean_labels",
     "read_area",
     "read_label_file",

@@ -12,7 +12,8 @@ import shapely
 
 from pipeline.errors import LabelError
 from pipeline.frames import ground_areas, reproject
-from pipeline.labels.rules import NOTED, SET_ASIDE, LabelReport, LabelRules, fold
+from pipeline.labels.conditions import read_conditions
+from pipeline.labels.rules import NOTED, SET_ASIDE, LabelReport, LabelRules
 
 _POLYGON, _COLLECTION = int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.GEOMETRYCOLLECTION)
 
@@ -108,15 +109,6 @@ class _Ledger:
         return {rule: rows[:limit].tolist() for rule, rows in self.rows.items() if len(rows)}
 
 
-def _spelling(value: Any) -> str | None:
-    """An attribute's value as text; None for null and blank."""
-    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
-        return None
-    # A column of whole numbers with a null in it is read as floats.
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    return text.strip() or None
-
-
 def _objects(values: Any) -> pd.Series:
     """The values as they are: pandas would read text with None in it as text with NaN."""
     return pd.Series(np.asarray(values, dtype=object), dtype=object)
@@ -124,20 +116,7 @@ def _objects(values: Any) -> pd.Series:
 
 def _conditions(frame: gpd.GeoDataFrame, rules: LabelRules, ledger: _Ledger, where: object) -> pd.DataFrame:
     """Spelling and category of every source row, each None where there is none."""
-    attribute = rules.condition_attribute
-    if attribute and attribute not in frame.columns and len(frame):
-        raise LabelError(
-            f"no attribute {attribute!r}",
-            where=where,
-            found=[name for name in frame.columns if name != frame.geometry.name],
-            remedy="Name the attribute that holds the condition, or leave it empty for files without one.",
-        )
-    if attribute and len(frame):
-        spellings = [_spelling(value) for value in frame[attribute]]
-        categories = [rules.category_of.get(fold(text)) if text else None for text in spellings]
-    else:
-        only = rules.categories[0][0] if len(rules.categories) == 1 else None
-        spellings, categories = [None] * len(frame), [only] * len(frame)
+    spellings, categories = read_conditions(frame, rules, where=where)
     conditions = pd.DataFrame({"source_row": np.arange(len(frame), dtype=np.int64)})
     conditions["spelling"], conditions["category"] = _objects(spellings), _objects(categories)
     unknown, blank = conditions["category"].isna(), conditions["spelling"].isna()
@@ -194,7 +173,7 @@ def _placed(
     return ledger.take("unplaceable", parts, placed[~shapely.is_missing(placed["geometry"])]), swapped
 
 
-def _reprojected(geoms: np.ndarray, crs: Any, grid_crs: Any, where: object = None) -> np.ndarray:
+def _reprojected(geoms: Any, crs: Any, grid_crs: Any, where: object = None) -> np.ndarray:
     """The geometries in the image's CRS, None for those without a place in it.
 
     Raises:

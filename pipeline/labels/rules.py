@@ -39,30 +39,27 @@ NOTED = {
 
 @dataclass(frozen=True)
 class LabelRules:
-    """How label files are read.
-
-    Attributes:
-        condition_attribute: name of the attribute that holds the condition; empty for files without
-            one, whose labels all take the category if there is only one, and none otherwise.
-        categories: pairs of a category and its spellings in label files, in class order; spellings
-            are compared without case and surrounding blanks.
-        duplicate_iou: intersection over union above which two labels are one building, 0 to 1.
-        sliver_share: share of a repaired ring's area below which one of its parts is a crossing's
-            leftover and dropped, 0 to 1.
-        min_area_m2: ground area below which a label is set aside, m2; 0 keeps all.
-        examples: row numbers listed per finding, count.
-    """
+    """How label files are read."""
 
     condition_attribute: str = "condition"
+    """Name of the attribute that holds the condition; empty for files without one, whose labels all
+    take the category if there is only one, and none otherwise."""
     categories: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("foundation", ("Foundation",)),
         ("unfinished", ("Incomplete",)),
         ("completed", ("Complete",)),
     )
+    """Pairs of a category and its spellings in label files, in class order; spellings are compared
+    without case and surrounding blanks."""
     duplicate_iou: float = 0.5
+    """Intersection over union above which two labels are one building, 0 to 1."""
     sliver_share: float = 0.01
+    """Share of a repaired ring's area below which one of its parts is a crossing's leftover and
+    dropped, 0 to 1."""
     min_area_m2: float = 0.0
+    """Ground area below which a label is set aside, in square metres; 0 keeps all."""
     examples: int = 5
+    """Row numbers listed per finding of the label report."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.categories]

@@ -65,7 +65,7 @@ def _check_form(src: rasterio.DatasetReader, path: str | Path) -> None:
             "holds no bands of its own",
             where=path,
             found=src.subdatasets[:3],
-            remedy="Name one of its subdatasets, or convert it with gdal_translate.",
+            remedy="Convert the one you mean with gdal_translate.",
         )
     if src.width * src.height > _MAX_PIXELS:
         raise RasterError(
@@ -140,7 +140,7 @@ def _crs(src: rasterio.DatasetReader, path: str | Path) -> tuple[str, int | None
         )
     if src.crs is None:
         raise RasterError(
-            "states no CRS", where=path, remedy="Add the one it is in: gdal_edit.py -a_srs EPSG:<code>."
+            "states no CRS", where=path, remedy="Add the one it is in: rio edit-info --crs EPSG:<code>."
         )
     try:
         crs = CRS.from_wkt(src.crs.to_wkt()).to_2d()
@@ -149,7 +149,7 @@ def _crs(src: rasterio.DatasetReader, path: str | Path) -> tuple[str, int | None
             "its CRS cannot be read",
             where=path,
             found=src.crs.to_wkt()[:60],
-            remedy="State it anew: gdal_edit.py -a_srs EPSG:<code>.",
+            remedy="State it anew: rio edit-info --crs EPSG:<code>.",
         ) from error
     srid = crs.to_epsg()
     return (crs.to_wkt("WKT2_2019"), None) if srid is None else (f"EPSG:{srid}", srid)
@@ -165,7 +165,7 @@ def _transform(
         raise RasterError(
             "has a CRS but no place in it",
             where=path,
-            remedy="Add its geotransform: gdal_edit.py -a_ullr, or a world file beside it.",
+            remedy="Add it: rio edit-info --transform, or put a world file beside the image.",
         )
     flat = abs(a * e - b * d) <= 1e-9 * max(abs(a), abs(b), abs(d), abs(e)) ** 2
     if flat or not np.isfinite(transform[:6]).all():
@@ -173,7 +173,7 @@ def _transform(
             "its geotransform maps the image to a line",
             where=path,
             found=transform[:6],
-            remedy="Correct it: gdal_edit.py -a_ullr.",
+            remedy="Correct it: rio edit-info --transform.",
         )
     return a, b, c, d, e, f
 

@@ -66,7 +66,23 @@ class Raster:
         Raises:
             RasterError: the window reaches beyond the image, or its blocks are damaged.
         """
-        pixels = self._pixels(Window(*window))
+        return self._rgb(self._pixels(Window(*window)))
+
+    def shrunk(self, max_side: int) -> np.ndarray:
+        """The whole image shrunk to at most `max_side` pixels a side, uint8[h, w, 3].
+
+        Read from overviews where it has them; elsewhere every nth pixel, without holding the rest.
+
+        Raises:
+            RasterError: a block of the image is damaged.
+        """
+        width, height = self.grid.width, self.grid.height
+        scale = min(1.0, max_side / max(width, height))
+        shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return self._rgb(self._pixels(Window(0, 0, width, height), shape))
+
+    def _rgb(self, pixels: np.ndarray) -> np.ndarray:
+        """Source values [3, h, w] as the uint8[h, w, 3] that the grid's stretch makes of them."""
         stretch = self.grid.stretch
         if stretch is not None:
             low = np.array(stretch.low)[:, None, None]

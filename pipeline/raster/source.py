@@ -110,7 +110,7 @@ def opened(path: str | Path, imagery: Imagery) -> Iterator[rasterio.DatasetReade
                 "cannot be opened as an image",
                 where=path,
                 found=_reason(error),
-                remedy="Check it with gdalinfo, and fetch it again if it is damaged.",
+                remedy="Check it with rio info, and fetch it again if it is damaged.",
             ) from error
         with src:
             yield src

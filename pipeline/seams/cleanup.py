@@ -13,7 +13,7 @@ import shapely
 
 from pipeline.polygons import largest_parts
 from pipeline.seams.agreement import overlapping, trusted_bounds
-from pipeline.seams.records import FRAGMENT, STATUSES, Buildings, MergeRules
+from pipeline.seams.records import FRAGMENT, STATUSES, STITCHED, Buildings, MergeRules
 
 _BATCH = 20_000  # pairs whose intersections are in memory at once
 _OPEN, _STANDING, _GONE = range(3)
@@ -28,7 +28,7 @@ class CleanUp:
     def __init__(self, edges: np.ndarray, rules: MergeRules):
         """Args: edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels; rules: the knobs."""
         self._rules = rules
-        self._trusted = trusted_bounds(edges, rules.margin_px)
+        self._trusted = trusted_bounds(edges, rules.sliver_px)
         self._tree = shapely.STRtree(shapely.box(*self._trusted.T))
         self._held: Buildings | None = None
         self._bounds = np.empty((0, 4))
@@ -50,18 +50,18 @@ class CleanUp:
         self._settle(horizon)
         return self._send(horizon)
 
-    def _slivers(self, polygons: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-        """bool[n]: outside what their own tile is trusted with, inside what another one is."""
+    def _slivers(self, polygons: np.ndarray, tiles: np.ndarray, statuses: np.ndarray) -> np.ndarray:
+        """bool[n]: seen whole by no tile, outside what their own is trusted with, inside what another one is."""
         bounds, own = shapely.bounds(polygons).reshape(-1, 4), self._trusted[tiles]
         untrusted = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
-        rows = np.flatnonzero(untrusted)
+        rows = np.flatnonzero(untrusted & ((statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED])))
         seen, _ = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
         slivers = np.zeros(len(tiles), bool)
         slivers[rows[seen]] = True
         return slivers
 
     def _add(self, buildings: Buildings) -> None:
-        buildings = buildings.take(~self._slivers(buildings.polygons, buildings.tiles))
+        buildings = buildings.take(~self._slivers(buildings.polygons, buildings.tiles, buildings.statuses))
         start = len(self._state)
         self._held = buildings if self._held is None else Buildings.concatenate([self._held, buildings])
         self._bounds = np.concatenate([self._bounds, shapely.bounds(buildings.polygons).reshape(-1, 4)])
@@ -134,7 +134,7 @@ class CleanUp:
         rest = largest_parts(rest)
         left = np.nan_to_num(shapely.area(rest)) / shapely.area(self._held.polygons[touched])
         gone = (left <= 1 - self._rules.clean_up_ios) | ~shapely.is_valid(rest)
-        gone |= self._slivers(rest, self._held.tiles[touched])
+        gone |= self._slivers(rest, self._held.tiles[touched], self._held.statuses[touched])
         self._state[touched[gone]] = _GONE
         self._cut[touched[~gone]] = rest[~gone]
 

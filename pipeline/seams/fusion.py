@@ -56,7 +56,7 @@ def fuse(
         probabilities=_probabilities(detections.probabilities, areas, groups, links, links_group, alone, rules),
         statuses=STATUSES[codes],
         tile_counts=tile_counts,
-        tiles=detections.tiles[most],
+        tiles=detections.tiles[np.where(whole[best], best, most)],
     )
 
 

@@ -20,6 +20,8 @@ class MergeRules:
     """Share |A∩B| / |A∪B| inside the common strip from which two detections may be one building, in (0, 1]."""
     margin_px: float = 4.0
     """Width in pixels along a window's edge in which masks are not trusted."""
+    sliver_px: float = 12.0
+    """Width in pixels along a window's edge; what lies wholly inside it is left to a tile that sees it better."""
     min_support_px2: float = 16.0
     """Area |A∩B| in square pixels below which agreement says nothing."""
     coincident_iou: float = 0.8

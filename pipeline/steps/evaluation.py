@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 from pipeline.evaluate import ImageScore, score_image
 from pipeline.frames import reproject
-from pipeline.labels import read_area, read_label_file
-from pipeline.labels.conditions import category_indices
+from pipeline.labels import category_indices, read_area, read_label_file
 from pipeline.outputs import LONLAT
 from pipeline.schema import SCHEMA_VERSION, Artifact
 from pipeline.settings import Labels
-from pipeline.submission import read_csv
+from pipeline.submission import Rows, read_csv
 
 
 class Evaluation(Artifact):
@@ -38,30 +38,52 @@ class Evaluation(Artifact):
         return "\n".join([*lines, f"{'mean F1':<16}{self.score.mean_f1:>7.3f}"])
 
 
-def evaluate_image(image_id: str, csv: Path, labels: Path, area: Path | None, settings: Labels) -> Evaluation:
-    """The challenge's metric, in lon/lat like its scorer.
+class Sides(NamedTuple):
+    """What is judged and what it is judged by."""
+
+    rows: Rows
+    """All rows of the CSV."""
+    judged: np.ndarray
+    """bool[n], which of them count."""
+    truths: np.ndarray
+    """object[m], lon/lat: the labels that count."""
+    known: np.ndarray
+    """int64[m], their categories by index, -1 where unknown."""
+
+
+def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels) -> Sides:
+    """The published buildings and the labels they are judged by.
 
     Labels are taken as they are drawn, neither repaired nor stripped of duplicates; rows without a
     geometry hold nothing that could be found. Where the labelled ground is given, what has its
-    representative point outside counts on neither side.
+    inner point outside counts on neither side.
     """
-    categories = settings.names
-    rows = read_csv(csv, categories)
+    rows = read_csv(csv, settings.names)
     frame = read_label_file(labels)
     truths = reproject(frame.geometry.values, frame.crs, LONLAT, where=labels)
-    known = category_indices(frame, settings.label_rules())
+    known = category_indices(frame, settings.label_rules(), where=labels)
     drawn = ~(shapely.is_missing(truths) | shapely.is_empty(truths))
     truths, known = truths[drawn], known[drawn]
-    proposals, probabilities = rows.polygons_lonlat, rows.probabilities
+    judged = np.ones(len(rows.polygons_lonlat), dtype=bool)
     if area is not None:
         ground = read_area(area, LONLAT)
-        truths, known = _on(ground, truths, known)
-        proposals, probabilities = _on(ground, proposals, probabilities)
-    score = score_image(proposals, probabilities, truths, known, categories)
-    return Evaluation(image_id=image_id, proposals=len(proposals), truths=len(truths), score=score)
+        shapely.prepare(ground)
+        counted = shapely.intersects(ground, shapely.point_on_surface(truths))
+        truths, known = truths[counted], known[counted]
+        judged = shapely.intersects(ground, shapely.point_on_surface(rows.polygons_lonlat))
+    return Sides(rows, judged, truths, known)
 
 
-def _on(ground: shapely.Geometry, polygons: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    shapely.prepare(ground)
-    inside = shapely.intersects(ground, shapely.point_on_surface(polygons))
-    return polygons[inside], values[inside]
+def evaluate_image(image_id: str, csv: Path, labels: Path, area: Path | None, settings: Labels) -> Evaluation:
+    """The challenge's metric, in lon/lat like its scorer."""
+    sides = read_sides(csv, labels, area, settings)
+    score = score_image(
+        sides.rows.polygons_lonlat[sides.judged],
+        sides.rows.probabilities[sides.judged],
+        sides.truths,
+        sides.known,
+        settings.names,
+    )
+    return Evaluation(
+        image_id=image_id, proposals=int(sides.judged.sum()), truths=len(sides.truths), score=score
+    )

@@ -1,1 +1,107 @@
-def report_image(*args, **kwargs): raise NotImplementedError
+"""ReportImage: everything published about an image on one page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import shapely
+from PIL import Image
+
+from pipeline.frames import crs_to_px, ground_areas, reproject
+from pipeline.outputs import LONLAT
+from pipeline.provenance import RunRecord
+from pipeline.raster import Imagery, Raster
+from pipeline.report import ReportContext, render_report
+from pipeline.schema import TileIndex
+from pipeline.settings import Labels
+from pipeline.steps.evaluation import Evaluation, read_sides
+from pipeline.submission import Rows, read_csv
+
+OVERVIEW_SIDE = 1600
+"""Longer side of the picture on the page, in pixels."""
+JPEG_QUALITY = 82
+
+
+def report_image(
+    index: TileIndex,
+    source: Path | str,
+    imagery: Imagery,
+    csv: Path,
+    labels: Labels,
+    thresholds: Mapping[str, float],
+    records: Sequence[RunRecord],
+    evaluation: tuple[Path, Path, Path | None] | None,
+) -> str:
+    """The page as HTML.
+
+    Args:
+        index: the image's tiles.
+        source: the image.
+        imagery: how it is read.
+        csv: the published buildings.
+        labels: the settings that name the categories.
+        thresholds: lowest confidence published, by category.
+        records: run records of what made the result.
+        evaluation: report.json, label file and labelled area; None for an image without labels.
+    """
+    with Raster(source, index.grid, imagery) as raster:
+        overview = raster.shrunk(OVERVIEW_SIDE)
+    scale = overview.shape[1] / index.grid.width
+    rows = read_csv(csv, labels.names)
+    judgement = {}
+    if evaluation:
+        report, label_file, area = evaluation
+        sides = read_sides(csv, label_file, area, labels)
+        truths_crs = reproject(sides.truths, LONLAT, index.grid.crs)
+        judgement = {
+            "truth_polygons": _shrink(crs_to_px(truths_crs, index.grid.transform), scale),
+            "truth_categories": sides.known,
+            "judged": sides.judged,
+            "score": Evaluation.model_validate_json(report.read_bytes()).score,
+        }
+    return render_report(
+        ReportContext(
+            image_id=index.image_id,
+            categories=labels.names,
+            overview=_jpeg(overview),
+            overview_width=overview.shape[1],
+            overview_height=overview.shape[0],
+            ground_m_per_overview_px=index.grid.ground_m_per_px[0] / scale,
+            polygons=_shrink(rows.polygons_px, scale),
+            building_categories=_categories(rows),
+            confidences=rows.probabilities.max(axis=1, initial=0.0),
+            areas_m2=ground_areas(rows.polygons_lonlat, LONLAT),
+            thresholds=thresholds,
+            facts=_facts(index),
+            records=records,
+            **judgement,
+        )
+    )
+
+
+def _shrink(polygons: np.ndarray, scale: float) -> np.ndarray:
+    return shapely.transform(polygons, lambda xy: xy * scale)
+
+
+def _categories(rows: Rows) -> np.ndarray:
+    return rows.probabilities.argmax(axis=1) if len(rows.probabilities) else np.empty(0, dtype=np.int64)
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _facts(index: TileIndex) -> dict[str, str]:
+    grid = index.grid
+    return {
+        "Image": f"{grid.width:,} x {grid.height:,} px, {100 * grid.ground_m_per_px[0]:.1f} cm per pixel",
+        "CRS": grid.crs if grid.srid else "without an EPSG code",
+        "Taken": grid.observed,
+        "Tiles": f"{len(index.tiles)} of {index.tile_size} px, {index.overlap} px overlap, "
+        f"{index.empty_tiles} empty ones left out",
+    }

@@ -24,7 +24,7 @@ ITEM_COLUMNS = ["tile_id", "label_id", "category", "geometry", "visible_share"]
 MIN_VISIBLE_SHARE = 1e-6
 """Share of a label's area up to which it only touches a tile; below it, area is rounding."""
 
-_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class LabelStore(Protocol):
@@ -55,12 +55,15 @@ class LabelStore(Protocol):
     def read_report(self, image_id: str) -> dict[str, Any]:
         """The report the labels were loaded with; StoreError if they never were."""
 
-    def items_in_tiles(self, image_id: str, tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    def items_in_tiles(
+        self, image_id: str, tiles: gpd.GeoDataFrame, digest: str | None = None
+    ) -> gpd.GeoDataFrame:
         """The labels clipped to tiles, in the order of the tiles and then of label_id.
 
         Args:
             image_id: the image; StoreError if its labels were never loaded.
             tiles: columns tile_id and geometry, Polygons in the image's CRS.
+            digest: the labels' own; StoreError if another run has replaced them meanwhile.
 
         Returns:
             ITEM_COLUMNS: geometry is the clipped Polygon or MultiPolygon in the image's CRS,
@@ -129,6 +132,17 @@ def check_tiles(image_id: str, labels_crs: Any, tiles: gpd.GeoDataFrame) -> None
 def absent(image_id: str, where: object) -> StoreError:
     """The error for an image whose labels were never loaded."""
     return StoreError(f"no labels of {image_id}", where=where, remedy="Run LoadLabels for this image first.")
+
+
+def check_digest(image_id: str, where: object, found: str, wanted: str | None) -> None:
+    """Raises StoreError where the labels are not those asked for."""
+    if wanted is not None and found != wanted:
+        raise StoreError(
+            f"the labels of {image_id} are of other settings or another file than this run's",
+            where=where,
+            found=found,
+            remedy="Another run replaced them: let it end, then run again, or give each its own database.",
+        )
 
 
 def label_frame(label_id: Any, source_row: Any, category: Any, geometry: Any, crs: str) -> gpd.GeoDataFrame:

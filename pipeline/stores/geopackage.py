@@ -26,6 +26,7 @@ from pipeline.stores import (
     MIN_VISIBLE_SHARE,
     absent,
     categories,
+    check_digest,
     check_image_id,
     check_tiles,
     crs_text,
@@ -61,9 +62,7 @@ class GeoPackageStore:
     ) -> None:
         """See `LabelStore`."""
         path = self.path(image_id)
-        frame = labels[LABEL_COLUMNS].assign(
-            category=pd.array(categories(labels["category"]), dtype="string")
-        )
+        frame = labels[LABEL_COLUMNS].assign(category=categories(labels["category"]).astype("string"))
         marker = {
             "schema_version": SCHEMA_VERSION,
             "image_id": image_id,
@@ -98,14 +97,17 @@ class GeoPackageStore:
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise _damaged(path, error) from error
         rows = rows.sort_values("label_id", ignore_index=True)
-        return label_frame(*(rows[name] for name in LABEL_COLUMNS), crs=crs)
+        return label_frame(rows["label_id"], rows["source_row"], rows["category"], rows.geometry, crs)
 
     def read_report(self, image_id: str) -> dict[str, Any]:
         """See `LabelStore`."""
         return json.loads(self._marker(self._existing(image_id))["report"])
 
-    def items_in_tiles(self, image_id: str, tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    def items_in_tiles(
+        self, image_id: str, tiles: gpd.GeoDataFrame, digest: str | None = None
+    ) -> gpd.GeoDataFrame:
         """See `LabelStore`."""
+        check_digest(image_id, self.folder, self._marker(self._existing(image_id))["digest"], digest)
         labels = self.read_labels(image_id)
         check_tiles(image_id, labels.crs, tiles)
         boxes, polygons = tiles.geometry.to_numpy(), labels.geometry.to_numpy()

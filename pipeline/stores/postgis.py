@@ -22,6 +22,7 @@ from pipeline.stores import (
     MIN_VISIBLE_SHARE,
     absent,
     categories,
+    check_digest,
     check_image_id,
     check_tiles,
     crs_text,
@@ -131,9 +132,12 @@ class PostGISStore:
         with self._snapshot(image_id) as (_, marker):
             return marker.report
 
-    def items_in_tiles(self, image_id: str, tiles: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    def items_in_tiles(
+        self, image_id: str, tiles: gpd.GeoDataFrame, digest: str | None = None
+    ) -> gpd.GeoDataFrame:
         """See `LabelStore`. One statement, however many tiles."""
         with self._snapshot(image_id) as (connection, marker):
+            check_digest(image_id, self.where, marker.digest, digest)
             check_tiles(image_id, marker.crs, tiles)
             parameters = {
                 "image_id": image_id,
@@ -242,6 +246,8 @@ def _store_error(error: SQLAlchemyError, where: str) -> StoreError:
     message = _message(error)
     code = getattr(getattr(error, "orig", None), "pgcode", None)
     remedy = _REMEDIES.get(code or "")
-    if remedy is None:
+    if remedy is None and code is None:
         remedy = _PASSWORD if "password" in message.lower() else _CONNECT
-    return StoreError(message, where=where, remedy=remedy)
+    return StoreError(
+        message, where=where, remedy=remedy or f"The server's log tells more; its code is {code}."
+    )

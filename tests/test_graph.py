@@ -1,0 +1,274 @@
+"""The graph as a user runs it: real `luigi` processes in a workspace of painted scenes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+
+from pipeline.sample import SceneSpec, write_scene
+from pipeline.schema import TileDetections
+from pipeline.steps.buildings import read_detections
+from pipeline.submission import read_csv, validate_csv
+
+SETTINGS = """
+[Tiling]
+tile_size = 192
+overlap = 64
+
+[Training]
+network = maskrcnn_small
+epochs = 2
+tiles_per_epoch = 6
+batch_size = 2
+device = cpu
+
+[Inference]
+shards = 2
+workers = 0
+device = cpu
+detections_per_tile = 12
+
+[Aggregation]
+score_thresholds = {"foundation": 0.0, "unfinished": 0.0, "completed": 0.0}
+
+[retcode]
+already_running = 10
+missing_data = 20
+not_run = 25
+task_failed = 30
+scheduling_error = 35
+unhandled_exception = 40
+"""
+RUNNING = re.compile(r"Worker .* running   (\w+)\(")
+
+
+def run_luigi(workspace: Path, task: str, *arguments: str, scheduler=("--local-scheduler",)):
+    """A finished `luigi` process of this checkout; its output in one text."""
+    return subprocess.run(
+        [sys.executable, "-m", "luigi", "--module", "pipeline", task, *arguments, *scheduler],
+        cwd=workspace,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+    )
+
+
+def tasks_run(process) -> list[str]:
+    """Families of the tasks that ran, in order."""
+    return RUNNING.findall(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A workspace in which ReportImage has run once."""
+    workspace = tmp_path_factory.mktemp("village")
+    for split, name, seed in (("training", "scene_001", 1), ("test", "scene_042", 42)):
+        folder = workspace / "input" / split
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        spec = SceneSpec(width=512, height=448, seed=seed, collar=20)
+        write_scene(spec, folder / "images" / f"{name}.tif", folder / "labels" / f"{name}.geojson")
+    (workspace / "luigi.cfg").write_text(SETTINGS)
+    process = run_luigi(workspace, "ReportImage", "--image-id", "scene_042")
+    assert process.returncode == 0, process.stdout
+    return workspace
+
+
+@pytest.fixture
+def workspace(built, tmp_path) -> Path:
+    """A copy of the built workspace, for a test to change."""
+    copy = tmp_path / "village"
+    shutil.copytree(built, copy, copy_function=shutil.copy2)
+    return copy
+
+
+def test_the_graph_publishes_what_it_promises(built):
+    output = built / "output"
+    names = {path.name for path in output.iterdir()}
+    assert {"scene_042.csv", "scene_042.geojson", "scene_042.report.json", "scene_042.html"} <= names
+    assert not [path for path in built.rglob(".*") if path.is_dir() or path.suffix == ".json"]
+    assert validate_csv(output / "scene_042.csv", width=512, height=448) == []
+    buildings = pyogrio.read_dataframe(output / "scene_042.geojson")
+    rows = read_csv(output / "scene_042.csv")
+    assert len(buildings) == len(rows.polygons_px) > 0
+    assert set(buildings["timestamp"].astype(str).str[:10]) == {"2018-04-30"}
+    assert np.allclose(buildings["conf_completed"], rows.probabilities[:, 2], atol=1e-6)
+
+
+def test_every_tile_has_its_artifact(built):
+    (index,) = (built / "work" / "scene_042").glob("tiles-*/tiles.geojson")
+    tiles = {feature["properties"]["tile_id"] for feature in json.loads(index.read_text())["features"]}
+    paths = list((built / "work" / "scene_042").glob("detections-*/r*.json"))
+    assert {path.stem for path in paths} == tiles
+    for path in paths:
+        content = read_detections(path)
+        assert isinstance(content, TileDetections)
+        assert tuple(content.detections[0].scores) == ("foundation", "unfinished", "completed")
+        for detection in content.detections:
+            assert detection.score == max(detection.scores.values())
+
+
+def test_a_second_run_does_nothing(built):
+    process = run_luigi(built, "ReportImage", "--image-id", "scene_042")
+    assert process.returncode == 0
+    assert tasks_run(process) == []
+    assert "1 complete ones were encountered" in process.stdout
+
+
+def test_edited_test_labels_rerun_what_depends_on_them(workspace):
+    run_luigi(workspace, "LoadLabels", "--image-id", "scene_042")
+    path = workspace / "input/test/labels/scene_042.geojson"
+    content = json.loads(path.read_text())
+    content["features"][0]["properties"]["condition"] = "Foundation"
+    path.write_text(json.dumps(content))
+    process = run_luigi(workspace, "ReportImage", "--image-id", "scene_042")
+    assert sorted(tasks_run(process)) == ["EvaluateImage", "ReportImage"]
+    process = run_luigi(workspace, "LoadLabels", "--image-id", "scene_042")
+    assert tasks_run(process) == ["LoadLabels"]
+
+
+def test_edited_training_labels_rerun_learning(workspace):
+    path = workspace / "input/training/labels/scene_001.geojson"
+    path.write_text(path.read_text().replace('"Incomplete"', '"Foundation"', 1))
+    process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042")
+    assert process.returncode == 0, process.stdout
+    expected = ["LoadLabels", "CutTiles", "TrainMaskRCNN", "InferShard", "InferShard", "AggregateImage"]
+    assert tasks_run(process) == expected
+    assert len(list((workspace / "work" / "networks").iterdir())) == 2, "old weights are kept"
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (("--Aggregation-score-thresholds", '{"foundation": 0.3}'), ["AggregateImage"]),
+        (("--Aggregation-min-area-m2", "9"), ["AggregateImage"]),
+        (("--Inference-score-threshold", "0.1"), ["InferShard", "InferShard", "AggregateImage"]),
+        (("--Inference-batch-size", "3"), []),
+        (("--Inference-device", "cpu"), []),
+        (("--Training-workers", "0"), []),
+    ],
+)
+def test_a_changed_setting_reruns_what_depends_on_it(workspace, setting, expected):
+    process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042", *setting)
+    assert process.returncode == 0, process.stdout
+    assert tasks_run(process) == expected
+    # And back again: what the first setting made is still there, or is published anew from it.
+    process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042")
+    assert tasks_run(process) == (["AggregateImage"] if expected else [])
+
+
+def test_a_deleted_result_is_made_again(workspace):
+    before = (workspace / "output" / "scene_042.csv").read_bytes()
+    (workspace / "output" / "scene_042.csv").unlink()
+    process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042")
+    assert tasks_run(process) == ["AggregateImage"]
+    assert (workspace / "output" / "scene_042.csv").read_bytes() == before
+
+
+def test_a_killed_shard_resumes_at_the_first_missing_tile(workspace):
+    (folder,) = (workspace / "work" / "scene_042").glob("detections-*")
+    kept = {path: path.stat().st_mtime_ns for path in sorted(folder.glob("r*.json"))}
+    lost = list(kept)[-1]
+    lost.unlink()
+    (folder / "shard_1_of_2.manifest.json").unlink()
+    process = run_luigi(workspace, "InferShard", "--image-id", "scene_042", "--shard", "1")
+    assert process.returncode == 0, process.stdout
+    assert {path for path, mtime in kept.items() if path.stat().st_mtime_ns != mtime} == {lost}
+
+
+def test_one_worker_and_four_with_a_real_luigid_agree_to_the_byte(workspace, luigid_port):
+    names = ("scene_042.csv", "scene_042.geojson")
+    alone = [(workspace / "output" / name).read_bytes() for name in names]
+    shutil.rmtree(workspace / "work")
+    shutil.rmtree(workspace / "output")
+    scheduler = ("--scheduler-port", str(luigid_port), "--workers", "4", "--Inference-shards", "5")
+    process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042", scheduler=scheduler)
+    assert process.returncode == 0, process.stdout
+    assert [(workspace / "output" / name).read_bytes() for name in names] == alone
+
+
+@pytest.fixture
+def luigid_port(tmp_path):
+    """The port of a real luigid on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = "from luigi.cmdline import luigid; luigid()"
+    arguments = ["--address", "127.0.0.1", "--port", str(port), "--state-path", str(tmp_path / "state")]
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        daemon.terminate()
+        daemon.wait(20)
+
+
+def test_an_independent_scorer_gives_the_same_numbers(built):
+    script = Path(__file__).with_name("independent_metric.py")
+    csv, labels = built / "output/scene_042.csv", built / "input/test/labels/scene_042.geojson"
+    done = subprocess.run([sys.executable, script, csv, labels], capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout)
+    ours = json.loads((built / "output/scene_042.report.json").read_text())["score"]
+    assert theirs["all_buildings"]["false_negatives"] > 0
+    assert theirs["mean_f1"] == pytest.approx(ours["mean_f1"])
+    assert theirs["all_buildings"] == pytest.approx(ours["all_buildings"])
+    for name, counts in ours["categories"].items():
+        assert theirs["categories"][name] == pytest.approx(counts)
+
+
+def test_a_submission_is_packed(built):
+    process = run_luigi(built, "Submission")
+    assert process.returncode == 0, process.stdout
+    assert (built / "output" / "submission_test.zip").stat().st_size > 100
+
+
+MISTAKES = [
+    (["AggregateImage", "--image-id", "scene_043"], "no such image", "Did you mean scene_042?"),
+    (["AggregateImage", "--image-id", "../scene_042"], "not an image id", "without folder"),
+    (["LoadLabels", "--image-id", "scene_042", "--Labels-condition-attribute", "state"], "state", "condition"),
+    (["TileImage", "--image-id", "scene_042", "--Tiling-tile-size", "0"], "tile_size", "at least"),
+    (["TileImage", "--image-id", "scene_042", "--Imagery-collar-tolerance", "much"], "collar_tolerance", "much"),
+    (
+        ["InferShard", "--image-id", "scene_042", "--shard", "0", "--Inference-weights", "none.h5"],
+        "no such weights",
+        "none.h5",
+    ),
+    (["LoadLabels", "--image-id", "scene_042", "--Labels-categories", "[1]"], "Labels", "JSON object"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what", "remedy"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line_and_a_failure(built, arguments, what, remedy):
+    process = run_luigi(built, *arguments)
+    assert process.returncode != 0
+    assert "Traceback" not in process.stdout
+    lines = [line for line in process.stdout.splitlines() if what in line and remedy in line]
+    assert lines, process.stdout
+
+
+def test_a_misspelt_setting_is_refused(workspace):
+    (workspace / "luigi.cfg").write_text(SETTINGS.replace("tile_size", "tilesize"))
+    process = run_luigi(workspace, "TileImage", "--image-id", "scene_042")
+    assert process.returncode != 0
+    assert "Traceback" not in process.stdout
+    assert "Did you mean tile_size?" in process.stdout
