@@ -2,12 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system clean
+.PHONY: demo test test-all check postgis system bench lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
 demo: .venv/installed  ## paint two villages, learn on one, map the other, score it
@@ -15,7 +15,7 @@ demo: .venv/installed  ## paint two villages, learn on one, map the other, score
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
 	$(BIN)/python -m pipeline.summary demo scene_042
 
-# What the tests need from Debian (PostGIS, Chromium); a no-op where it is there or we are not root.
+# What the tests need from Debian (PostGIS, Chromium): installed where it is missing and we are root.
 system: .venv/installed
 	$(BIN)/python tests/system_packages.py
 
@@ -32,6 +32,11 @@ check: .venv/installed  ## style and types
 
 postgis: .venv/installed system  ## a PostGIS of our own on a free port, for trying things out; Ctrl-C stops it
 	$(BIN)/python tests/postgis.py serve
+
+lock: .venv/installed  ## write down what is installed as the exact versions to install
+	sed -n '/^#/p' constraints.txt > .lock
+	$(BIN)/python -m pip freeze --exclude-editable --all | grep -v -i -E '^(jengo|pip)==' | LC_ALL=C sort -f >> .lock
+	mv .lock constraints.txt
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -99,9 +99,7 @@ def read_image(path: Path) -> np.ndarray:
         raise DatasetError(
             f"unreadable tile: {reason}", where=path, remedy="Cut the training tiles anew"
         ) from error
-    raise DatasetError(
-        "a training tile has three bands of uint8", where=path, found=(bands, *sorted(dtypes))
-    )
+    raise DatasetError("a training tile has three bands of uint8", where=path, found=(bands, *sorted(dtypes)))
 
 
 def make_target(items: Items, height: int, width: int, categories: tuple[str, ...], recipe: Recipe) -> Target:
@@ -181,16 +179,16 @@ def collate_fn(samples: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     return list(images), list(targets)
 
 
-def _show(image: np.ndarray, items: Items, recipe: Recipe, chance: np.random.Generator) -> tuple[np.ndarray, Items]:
+def _show(
+    image: np.ndarray, items: Items, recipe: Recipe, chance: np.random.Generator
+) -> tuple[np.ndarray, Items]:
     turns, mirrored = int(chance.integers(4)), bool(chance.integers(2))
     brightness = 1 + chance.uniform(-recipe.brightness, recipe.brightness)
     contrast = 1 + chance.uniform(-recipe.contrast, recipe.contrast)
     if recipe.flips:
         height, width = image.shape[1:]
         image = np.rot90(image[:, :, ::-1] if mirrored else image, turns, axes=(1, 2))
-        polygons = shapely.transform(
-            items.polygons, lambda xy: _turn(xy, height, width, turns, mirrored)
-        )
+        polygons = shapely.transform(items.polygons, lambda xy: _turn(xy, height, width, turns, mirrored))
         items = items._replace(polygons=polygons)
     if recipe.brightness or recipe.contrast:
         mean = image.mean()

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -77,7 +75,11 @@ class TileRPN(RegionProposalNetwork):
         return labels, matched_gt_boxes
 
     def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         # A tile that one ignored item fills leaves nothing to learn from; a mean over nothing is NaN.
         if all((label < 0).all() for label in labels):
@@ -145,7 +147,11 @@ class MaskRCNN(GeneralizedRCNN):
     """
 
     def __init__(
-        self, backbone: nn.Module, rpn: RegionProposalNetwork, roi_heads: RoIHeads, categories: tuple[str, ...]
+        self,
+        backbone: nn.Module,
+        rpn: RegionProposalNetwork,
+        roi_heads: RoIHeads,
+        categories: tuple[str, ...],
     ):
         super().__init__(backbone, rpn, roi_heads, TileTransform())
         self.categories = categories
@@ -194,26 +200,40 @@ def _resnet50_fpn_v2(categories: tuple[str, ...], backbone_stride_in_1x1: bool =
             block = getattr(parts.backbone.body, stage)[0]
             block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
     return _assemble(
-        categories, parts.backbone, parts.rpn.anchor_generator, parts.rpn.head, vars(parts.roi_heads)["_modules"]
+        categories,
+        parts.backbone,
+        parts.rpn.anchor_generator,
+        parts.rpn.head,
+        vars(parts.roi_heads)["_modules"],
     )
 
 
 class SmallBackbone(nn.Module):
-    def __init__(self, norm="group", widths=(32, 64, 128, 192), blocks=(2, 2, 2), stem=32, channels=64, act=nn.ReLU):
+    def __init__(
+        self, norm="group", widths=(32, 64, 128, 192), blocks=(2, 2, 2), stem=32, channels=64, act=nn.ReLU
+    ):
         super().__init__()
         norm_layer = {"group": lambda c: nn.GroupNorm(max(1, c // 16), c), "batch": nn.BatchNorm2d}[norm]
         self.body = nn.ModuleDict()
         self.body["stem"] = nn.Sequential(
-            nn.Conv2d(3, stem, 3, 2, 1, bias=False), norm_layer(stem), nn.ReLU(inplace=True),
-            nn.Conv2d(stem, widths[0], 3, 2, 1, bias=False), norm_layer(widths[0]), nn.ReLU(inplace=True))
+            nn.Conv2d(3, stem, 3, 2, 1, bias=False),
+            norm_layer(stem),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(stem, widths[0], 3, 2, 1, bias=False),
+            norm_layer(widths[0]),
+            nn.ReLU(inplace=True),
+        )
         cin = widths[0]
         for i, (w, n) in enumerate(zip(widths[1:], blocks)):
             layers = []
             for j in range(n):
                 stride = 2 if j == 0 else 1
-                down = nn.Sequential(nn.Conv2d(cin, w, 1, stride, bias=False), norm_layer(w)) if j == 0 else None
-                layers.append(resnet.BasicBlock(cin, w, stride, down, norm_layer=norm_layer)); cin = w
-            self.body[f"layer{i+1}"] = nn.Sequential(*layers)
+                down = (
+                    nn.Sequential(nn.Conv2d(cin, w, 1, stride, bias=False), norm_layer(w)) if j == 0 else None
+                )
+                layers.append(resnet.BasicBlock(cin, w, stride, down, norm_layer=norm_layer))
+                cin = w
+            self.body[f"layer{i + 1}"] = nn.Sequential(*layers)
         self.fpn = FeaturePyramidNetwork(list(widths[1:]), channels, norm_layer=norm_layer)
         self.out_channels = channels
         for m in self.modules():
@@ -229,8 +249,22 @@ class SmallBackbone(nn.Module):
         return self.fpn(maps)
 
 
-def _small(categories, norm="group", widths=(32, 64, 128, 192), blocks=(2, 2, 2), channels=64, mlp=256, mask_layers=4,
-           rois=64, proposals=256, rpn_batch=128, mask_channels=64, pos=0.25, anchors=((24, 40), (64, 96), (144, 224)), stem=32) -> MaskRCNN:
+def _small(
+    categories,
+    norm="group",
+    widths=(32, 64, 128, 192),
+    blocks=(2, 2, 2),
+    channels=64,
+    mlp=256,
+    mask_layers=4,
+    rois=64,
+    proposals=256,
+    rpn_batch=128,
+    mask_channels=64,
+    pos=0.25,
+    anchors=((24, 40), (64, 96), (144, 224)),
+    stem=32,
+) -> MaskRCNN:
     n = num_classes(categories)
     backbone = SmallBackbone(norm, widths, blocks, channels=channels, stem=stem)
     levels = ["layer1", "layer2", "layer3"]
@@ -244,16 +278,49 @@ def _small(categories, norm="group", widths=(32, 64, 128, 192), blocks=(2, 2, 2)
         "mask_head": MaskRCNNHeads(c, [mask_channels] * mask_layers, 1),
         "mask_predictor": MaskRCNNPredictor(mask_channels, mask_channels, n),
     }
-    return _assemble(categories, backbone, anchor, RPNHead(c, anchor.num_anchors_per_location()[0]), parts,
-                     rpn_batch=rpn_batch, proposals=proposals, rois=rois, pos=pos)
+    return _assemble(
+        categories,
+        backbone,
+        anchor,
+        RPNHead(c, anchor.num_anchors_per_location()[0]),
+        parts,
+        rpn_batch=rpn_batch,
+        proposals=proposals,
+        rois=rois,
+        pos=pos,
+    )
 
 
-def _assemble(categories, backbone, anchors, rpn_head, heads, rpn_batch=256, proposals=1000, rois=512, pos=0.25) -> MaskRCNN:
-    rpn = TileRPN(anchors, rpn_head, 0.7, 0.3, rpn_batch, 0.5, {"training": 2 * proposals, "testing": proposals},
-                  {"training": proposals, "testing": proposals}, 0.7)
+def _assemble(
+    categories, backbone, anchors, rpn_head, heads, rpn_batch=256, proposals=1000, rois=512, pos=0.25
+) -> MaskRCNN:
+    rpn = TileRPN(
+        anchors,
+        rpn_head,
+        0.7,
+        0.3,
+        rpn_batch,
+        0.5,
+        {"training": 2 * proposals, "testing": proposals},
+        {"training": proposals, "testing": proposals},
+        0.7,
+    )
     roi_heads = TileRoIHeads(
-        heads["box_roi_pool"], heads["box_head"], heads["box_predictor"], 0.5, 0.5, rois, pos, None, 0.05, 0.5, 100,
-        heads["mask_roi_pool"], heads["mask_head"], heads["mask_predictor"])
+        heads["box_roi_pool"],
+        heads["box_head"],
+        heads["box_predictor"],
+        0.5,
+        0.5,
+        rois,
+        pos,
+        None,
+        0.05,
+        0.5,
+        100,
+        heads["mask_roi_pool"],
+        heads["mask_head"],
+        heads["mask_predictor"],
+    )
     return MaskRCNN(backbone, rpn, roi_heads, categories)
 
 

@@ -100,8 +100,10 @@ class Predictor:
                         found=images.shape[2:],
                         remedy="Use smaller tiles, another device, or free its memory",
                     ) from error
-                self._batch_limit = len(batch) // 2
-                logger.warning("out of memory with %d images, going on with %d", len(batch), self._batch_limit)
+                self._batch_limit = (len(batch) + 1) // 2
+                logger.warning(
+                    "out of memory with %d images, going on with %d", len(batch), self._batch_limit
+                )
             if self._batch_limit and self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return predictions

@@ -47,7 +47,9 @@ def build_initial(recipe: Recipe, categories: tuple[str, ...]) -> MaskRCNN:
     state = _read_state_dict(recipe)
     whole = any(name.startswith("roi_heads.") for name in state)
     if not whole:
-        state = {f"backbone.body.{name}": value for name, value in state.items() if not name.startswith("fc.")}
+        state = {
+            f"backbone.body.{name}": value for name, value in state.items() if not name.startswith("fc.")
+        }
     frozen: FrozenNorms = "all" if whole else "backbone"
     model = build(recipe.network, categories, frozen_norms=frozen, **arguments)
     _load(model, state, whole, recipe)
@@ -71,7 +73,9 @@ def _read_state_dict(recipe: Recipe) -> StateDict:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"not a file of weights alone: {reason}", where=path, remedy="Save a plain state dict with torch.save"
+            f"not a file of weights alone: {reason}",
+            where=path,
+            remedy="Save a plain state dict with torch.save",
         ) from error
     content = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -151,16 +151,23 @@ def build_from_weights(path: Path, categories: tuple[str, ...] | None = None) ->
 
 
 def weights_digest(path: Path) -> str:
-    """Return the SHA-256 of a weights file, in hexadecimal.
+    """Return the SHA-256 of what decides a network's output, in hexadecimal.
+
+    That is its architecture, its categories and its weights; the day they were written is not part of
+    it, so a training that is repeated to the same weights has the same digest.
 
     Raises:
-        WeightsError: there is no such file.
+        WeightsError: the file is missing, damaged, of another format, or no weights at all.
     """
-    try:
-        with path.open("rb") as src:
-            return hashlib.file_digest(src, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"no readable file: {error.strerror}", where=path, remedy=_REMEDY) from error
+    with _opened(path) as src:
+        metadata = _read_metadata(path, src)
+        network = [metadata.network, metadata.arguments, metadata.categories]
+        digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
+        for name in sorted(src["state_dict"]):
+            array = np.ascontiguousarray(_dataset(path, src, name)[()])
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _opened(path: Path) -> h5py.File:
@@ -180,7 +187,9 @@ def _read_metadata(path: Path, src: h5py.File) -> WeightsMetadata:
         )
     try:
         values = {
-            name: src.attrs[name] if name in ("network", "data_digest", "created") else json.loads(src.attrs[name])
+            name: src.attrs[name]
+            if name in ("network", "data_digest", "created")
+            else json.loads(src.attrs[name])
             for name in WeightsMetadata.__dataclass_fields__
             if name != "epoch"
         }
@@ -198,6 +207,11 @@ def _dataset(path: Path, src: h5py.File, name: str) -> h5py.Dataset:
     # HDF5 can link to, or store its bytes in, any other file of the machine.
     inside = isinstance(group.get(name, getlink=True), h5py.HardLink)
     entry = group[name] if inside else None
-    if not isinstance(entry, h5py.Dataset) or entry.is_virtual or entry.external or entry.dtype.kind not in "fiu":
+    if (
+        not isinstance(entry, h5py.Dataset)
+        or entry.is_virtual
+        or entry.external
+        or entry.dtype.kind not in "fiu"
+    ):
         raise WeightsError(f"{name} is not plain numbers inside the file", where=path, remedy=_REMEDY)
     return entry

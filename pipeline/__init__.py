@@ -6,33 +6,33 @@ this line, in this order; `pipeline.tasks` is the place to read on.
 
 from pipeline.logs import shorten_errors
 from pipeline.tasks import (
+    AggregateImage,
+    CutTiles,
+    EvaluateImage,
+    InferShard,
+    LoadLabels,
+    ReportImage,
     SourceImage,
     SourceLabels,
-    TileImage,
-    LoadLabels,
-    CutTiles,
-    TrainMaskRCNN,
     SourceWeights,
-    InferShard,
-    AggregateImage,
-    EvaluateImage,
-    ReportImage,
     Submission,
+    TileImage,
+    TrainMaskRCNN,
 )  # isort: skip
 
 __all__ = [
+    "AggregateImage",
+    "CutTiles",
+    "EvaluateImage",
+    "InferShard",
+    "LoadLabels",
+    "ReportImage",
     "SourceImage",
     "SourceLabels",
-    "TileImage",
-    "LoadLabels",
-    "CutTiles",
-    "TrainMaskRCNN",
     "SourceWeights",
-    "InferShard",
-    "AggregateImage",
-    "EvaluateImage",
-    "ReportImage",
     "Submission",
-]  # noqa: RUF022 (run order)
+    "TileImage",
+    "TrainMaskRCNN",
+]
 
 shorten_errors()

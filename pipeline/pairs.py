@@ -22,7 +22,10 @@ class PairRules:
 
 
 def choose_tiles(
-    tiles: Sequence[Tile], item_counts: Sequence[int], area_shares: Sequence[float], rules: PairRules
+    tiles: Sequence[Tile],
+    item_counts: Sequence[int],
+    area_shares: Sequence[float] | np.ndarray,
+    rules: PairRules,
 ) -> list[Tile]:
     """The tiles to learn from, in their order: all with items, and some without.
 
@@ -75,5 +78,6 @@ def items_in_tile(
 def _rings(part: shapely.Polygon, offset: np.ndarray) -> list[list[tuple[float, float]]]:
     rings = [part.exterior, *part.interiors]
     return [
-        [tuple(point) for point in (shapely.get_coordinates(ring) - offset).round(3).tolist()] for ring in rings
+        [tuple(point) for point in (shapely.get_coordinates(ring) - offset).round(3).tolist()]
+        for ring in rings
     ]

@@ -52,7 +52,9 @@ class Stopwatch:
         self._task, self._image_id, self._digest = task, image_id, digest
         self._started, self._clock = datetime.now(UTC), time.monotonic()
 
-    def record(self, settings: dict, inputs: dict[str, str], counts: dict[str, int] | None = None) -> RunRecord:
+    def record(
+        self, settings: dict, inputs: dict[str, str], counts: dict[str, int] | None = None
+    ) -> RunRecord:
         """The record of the task up to now."""
         return RunRecord(
             task=self._task,

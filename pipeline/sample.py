@@ -67,11 +67,20 @@ class SceneSpec:
     """The image's TIFFTAG_DATETIME."""
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 64), ("height", 64), ("metres_per_pixel", 0.01),
-                            ("houses_per_hectare", 0), ("collar", 0)):
+        for name, least in (
+            ("width", 64),
+            ("height", 64),
+            ("metres_per_pixel", 0.01),
+            ("houses_per_hectare", 0),
+            ("collar", 0),
+        ):
             if not getattr(self, name) >= least:
-                raise SettingsError("Too small a value for a sample scene", where=f"SceneSpec.{name}",
-                                    found=getattr(self, name), remedy=f"Give at least {least}.")
+                raise SettingsError(
+                    "Too small a value for a sample scene",
+                    where=f"SceneSpec.{name}",
+                    found=getattr(self, name),
+                    remedy=f"Give at least {least}.",
+                )
 
 
 @dataclass(frozen=True)
@@ -95,18 +104,28 @@ def paint_scene(spec: SceneSpec) -> Scene:
     flown = _flown(spec, mood_rng)
     hectares = flown.area * spec.metres_per_pixel**2 / 1e4
     plan = plan_settlement(
-        spec.width / m, spec.height / m, shapely.transform(flown, lambda c: c / m),
-        round(hectares * spec.houses_per_hectare), plan_rng)
-    light = Light(mood_rng.uniform(0, 2 * np.pi), np.radians(mood_rng.uniform(48, 66)),
-                  mood_rng.uniform(0.38, 0.56))
+        spec.width / m,
+        spec.height / m,
+        shapely.transform(flown, lambda c: c / m),
+        round(hectares * spec.houses_per_hectare),
+        plan_rng,
+    )
+    light = Light(
+        mood_rng.uniform(0, 2 * np.pi), np.radians(mood_rng.uniform(48, 66)), mood_rng.uniform(0.38, 0.56)
+    )
     canvas = Canvas(spec.width, spec.height, spec.metres_per_pixel, light, paint_rng)
     paint_plan(canvas, plan)
-    canvas.develop(blur=0.6, noise=2.4, tint=mood_rng.normal((1.0, 1.0, 0.98), 0.02),
-                   haze=mood_rng.uniform(0.04, 0.14))
+    canvas.develop(
+        blur=0.6, noise=2.4, tint=mood_rng.normal((1.0, 1.0, 0.98), 0.02), haze=mood_rng.uniform(0.04, 0.14)
+    )
     canvas.image *= np.asarray(rasterise(flown, 0, 0, spec.width, spec.height))[..., None] > 0
     outlines = np.array([house.outline for house in plan.houses], dtype=object)
-    return Scene(canvas.image, shapely.transform(outlines, lambda c: c * m),
-                 [house.category for house in plan.houses], flown)
+    return Scene(
+        canvas.image,
+        shapely.transform(outlines, lambda c: c * m),
+        [house.category for house in plan.houses],
+        flown,
+    )
 
 
 def _flown(spec: SceneSpec, rng: np.random.Generator) -> shapely.Polygon:
@@ -145,12 +164,21 @@ class Dirt:
             return cls()
         share = buildings / 4440
         few = max(2, round(8 * share))
-        return cls(empty=1, null_geometry=1, outside=1, multipolygon=1, self_intersecting=few,
-                   null_condition=few, duplicates=max(2, round(25 * share)), conflicting=few - 1)
+        return cls(
+            empty=1,
+            null_geometry=1,
+            outside=1,
+            multipolygon=1,
+            self_intersecting=few,
+            null_condition=few,
+            duplicates=max(2, round(25 * share)),
+            conflicting=few - 1,
+        )
 
 
-def label_rows(scene: Scene, spec: SceneSpec,
-               dirty: bool = True) -> list[tuple[BaseGeometry | None, str | None]]:
+def label_rows(
+    scene: Scene, spec: SceneSpec, dirty: bool = True
+) -> list[tuple[BaseGeometry | None, str | None]]:
     """The rows a person would have digitised: geometry in the scene's CRS or None, and condition.
 
     Args:
@@ -160,8 +188,10 @@ def label_rows(scene: Scene, spec: SceneSpec,
     """
     rng = np.random.default_rng([spec.seed, 1])
     hand_px = 0.05 / spec.metres_per_pixel
-    rows = [(_digitise(polygon, hand_px, rng), CONDITIONS[category])
-            for polygon, category in zip(scene.buildings, scene.categories, strict=True)]
+    rows = [
+        (_digitise(polygon, hand_px, rng), CONDITIONS[category])
+        for polygon, category in zip(scene.buildings, scene.categories, strict=True)
+    ]
     if dirty and (dirt := Dirt.among(len(rows))) != Dirt():
         rows = _soil(rows, dirt, scene, hand_px, rng)
     geometries = px_to_crs([geometry for geometry, _ in rows], _transform(spec)[:6])
@@ -222,27 +252,47 @@ def write_scene(spec: SceneSpec, image_path: Path, labels_path: Path, dirty: boo
         dirty: with the faults of real label files.
     """
     scene = paint_scene(spec)
-    profile = {"driver": "COG", "width": spec.width, "height": spec.height, "count": 3, "dtype": "uint8",
-               "crs": spec.crs, "transform": _transform(spec), "compress": "JPEG", "quality": 90,
-               "overview_quality": 85, "overview_resampling": "average"}
+    profile = {
+        "driver": "COG",
+        "width": spec.width,
+        "height": spec.height,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": spec.crs,
+        "transform": _transform(spec),
+        "compress": "JPEG",
+        "quality": 90,
+        "overview_quality": 85,
+        "overview_resampling": "average",
+    }
     with rasterio.open(image_path, "w", **profile) as dst:
-        dst.update_tags(TIFFTAG_DATETIME=spec.observed, SCENE_SPEC=_stamp(spec),
-                        TIFFTAG_IMAGEDESCRIPTION="Painted scene; no pixel of it is real.")
+        dst.update_tags(
+            TIFFTAG_DATETIME=spec.observed,
+            SCENE_SPEC=_stamp(spec),
+            TIFFTAG_IMAGEDESCRIPTION="Painted scene; no pixel of it is real.",
+        )
         dst.write(np.moveaxis(scene.image, 2, 0))
     rows = label_rows(scene, spec, dirty)
     lonlat = reproject([geometry for geometry, _ in rows], spec.crs, LONLAT)
     lonlat = shapely.transform(lonlat, lambda c: c.round(9))
     features = []
     for number, (geometry, (_, condition)) in enumerate(zip(lonlat, rows, strict=True), start=1):
-        properties = {"pk": number, "building": "yes" if number % 3 else None, "unfinished": None,
-                      "changeset": None, "area": None, "condition": condition}
+        properties = {
+            "pk": number,
+            "building": "yes" if number % 3 else None,
+            "unfinished": None,
+            "changeset": None,
+            "area": None,
+            "condition": condition,
+        }
         place = None if geometry is None else shapely.geometry.mapping(geometry)
         features.append({"type": "Feature", "properties": properties, "geometry": place})
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}}
     lines = ",\n".join(json.dumps(feature) for feature in features)
     labels_path.write_text(
         f'{{"type": "FeatureCollection", "crs": {json.dumps(crs)}, "features": [\n{lines}\n]}}\n',
-        encoding="utf-8")
+        encoding="utf-8",
+    )
 
 
 def _stamp(spec: SceneSpec) -> str:
@@ -250,9 +300,11 @@ def _stamp(spec: SceneSpec) -> str:
 
 
 DEMO_SCENES: dict[str, dict[str, SceneSpec]] = {
-    "training": {"scene_001": SceneSpec(seed=1),
-                 "scene_002": SceneSpec(seed=2, origin=(533_400.0, 9_366_900.0)),
-                 "scene_003": SceneSpec(seed=3, origin=(534_000.0, 9_366_900.0))},
+    "training": {
+        "scene_001": SceneSpec(seed=1),
+        "scene_002": SceneSpec(seed=2, origin=(533_400.0, 9_366_900.0)),
+        "scene_003": SceneSpec(seed=3, origin=(534_000.0, 9_366_900.0)),
+    },
     "test": {"scene_042": SceneSpec(seed=42, origin=(534_600.0, 9_366_900.0))},
 }
 """The scenes of the demo's workspace by split and image id."""
@@ -291,8 +343,11 @@ def _is_painted(image: Path, spec: SceneSpec) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Paint the demo's workspace from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.sample", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("workspace", type=Path, help="folder that gets input/training and input/test")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     write_demo(parser.parse_args(arguments).workspace)

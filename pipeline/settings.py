@@ -17,7 +17,8 @@ import inspect
 import json
 import textwrap
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import luigi
 from luigi.configuration import get_config
@@ -27,6 +28,7 @@ from models.recipe import Recipe
 from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.labels import LabelRules
+from pipeline.outputs import FORMATS
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery as ImageryRules
 from pipeline.schema import SCHEMA_VERSION
@@ -68,6 +70,10 @@ class Section(luigi.Config):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.check()
+
+    if TYPE_CHECKING:  # the parameters that `knobs_of` adds
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def check(self) -> None:
         """Looks at the values together; raises SettingsError for what cannot be honoured."""
@@ -121,7 +127,7 @@ def knobs_of(*kinds: type, insignificant: Collection[str] = ()) -> Callable[[typ
     return decorate
 
 
-def _parameter(hint: Any, options: dict[str, Any]) -> luigi.Parameter:
+def _parameter(hint: Any, options: dict[str, Any]) -> Any:
     if get_origin(hint) is Literal:
         return luigi.ChoiceParameter(choices=get_args(hint), **options)
     if get_origin(hint) is tuple:
@@ -133,11 +139,11 @@ def _parameter(hint: Any, options: dict[str, Any]) -> luigi.Parameter:
 
 def _field_texts(kind: type) -> dict[str, str]:
     """The docstring below each field of a dataclass, on one line."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    body = definition.body
+    module = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    (definition,) = (node for node in module.body if isinstance(node, ast.ClassDef))
     return {
-        node.target.id: " ".join(ast.literal_eval(text.value).split())
-        for node, text in zip(body, body[1:])
+        ast.unparse(node.target): " ".join(ast.literal_eval(text.value).split())
+        for node, text in pairwise(definition.body)
         if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
 
@@ -266,12 +272,12 @@ class Aggregation(Section):
     min_area_m2 = luigi.FloatParameter(
         default=4.0, description="Buildings smaller than this are dropped; square metres on the ground."
     )
-    score_thresholds = luigi.DictParameter(
+    score_thresholds: Any = luigi.DictParameter(
         default={},
         description="JSON object: category to the lowest confidence published, 0 to 1; empty: as calibrated.",
     )
     formats = luigi.ListParameter(
-        default=("csv", "geojson"), description="JSON list of what to publish, of csv, geojson, gpkg, parquet."
+        default=("csv", "geojson"), description=f"JSON list of what to publish, of {', '.join(FORMATS)}."
     )
 
 
@@ -288,4 +294,3 @@ def check_all() -> None:
     """
     for section in ALL:
         section()
-

@@ -84,7 +84,11 @@ class Workspace:
     def images_everywhere(self) -> list[str]:
         """Ids of the images in all splits, sorted."""
         splits = self.root / "input"
-        return sorted({name for split in splits.iterdir() for name in self.images_of(split.name)} if splits.is_dir() else ())
+        return sorted(
+            {name for split in splits.iterdir() for name in self.images_of(split.name)}
+            if splits.is_dir()
+            else ()
+        )
 
     def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
         splits = self.root / "input"
@@ -131,7 +135,9 @@ def _vrt_sources(path: Path) -> list[Path]:
     try:
         names = [node for node in ElementTree.parse(path).iter() if node.tag == "SourceFilename"]
     except ElementTree.ParseError as error:
-        raise SourceError(f"not a readable VRT: {error}", where=path, remedy="Build the VRT again.") from error
+        raise SourceError(
+            f"not a readable VRT: {error}", where=path, remedy="Build the VRT again."
+        ) from error
     return [
         (path.parent / (node.text or "")) if node.get("relativeToVRT") == "1" else Path(node.text or "")
         for node in names

@@ -33,7 +33,9 @@ class VectorizeRules:
     """Area in square pixels below which a polygon is dropped."""
 
 
-def masks_to_polygons(masks: np.ndarray, boxes: np.ndarray, rules: VectorizeRules | None = None) -> np.ndarray:
+def masks_to_polygons(
+    masks: np.ndarray, boxes: np.ndarray, rules: VectorizeRules | None = None
+) -> np.ndarray:
     """The outline of each mask: its largest piece as a valid polygon, None where nothing is left.
 
     Simplifying cuts convex corners and so loses area; each polygon is scaled about its centroid to
@@ -57,7 +59,9 @@ def masks_to_polygons(masks: np.ndarray, boxes: np.ndarray, rules: VectorizeRule
     polygons = np.full(len(boxes), None, dtype=object)
     if len(masks) != len(boxes) or (len(masks) and (masks.ndim != 3 or masks.shape[1] != masks.shape[2])):
         raise ValueError(f"masks {masks.shape} are not one square grid for each of {len(boxes)} boxes")
-    usable = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(boxes).all(1))
+    usable = np.flatnonzero(
+        (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(boxes).all(1)
+    )
     for start in range(0, len(usable), _BATCH):
         batch = usable[start : start + _BATCH]
         polygons[batch] = _outlines(masks[batch], boxes[batch], rules)

@@ -13,7 +13,7 @@ import pytest
 def postgis_server() -> Iterator[postgis.Server]:
     """A PostGIS server of this session; libpq finds its passwords."""
     if postgis.binaries() is None:
-        pytest.skip("no PostGIS on this machine: python tests/postgis.py install")
+        pytest.skip("no PostGIS on this machine: make system, as root on Debian")
     before = os.environ.get("PGPASSFILE")
     with postgis.postgis_server() as server:
         os.environ["PGPASSFILE"] = str(server.passfile)

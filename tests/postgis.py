@@ -4,7 +4,6 @@
     python tests/postgis.py start DIR    run in the background, its cluster in DIR
     python tests/postgis.py url DIR      print the URL of the one in DIR
     python tests/postgis.py stop DIR     stop it; DIR stays
-    python tests/postgis.py install      install the packages (Debian, root)
 
 It listens on a free port of 127.0.0.1 alone. The URL holds no password: PGPASSFILE is to name the
 file `pgpass` of its folder. The cluster that Debian may run on port 5432 is never touched.
@@ -206,25 +205,6 @@ def _run(command: list, **options) -> None:
         raise ServerError(result.stderr.strip())
 
 
-def install() -> None:
-    """Installs Debian's PostgreSQL with PostGIS, without the cluster that the package would start."""
-    if binaries() is not None:
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print("PostGIS is missing: apt-get install postgresql postgresql-postgis (tests that need it skip)")
-        return
-    configuration = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
-    configuration.parent.mkdir(parents=True, exist_ok=True)
-    configuration.write_text("create_main_cluster = false\n")
-    try:
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        packages = ["postgresql", "postgresql-postgis"]
-        for step in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
-            subprocess.run(["apt-get", *step], env=environment, check=True)
-    finally:
-        configuration.unlink()
-
-
 def _serve() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with postgis_server() as server:
@@ -246,8 +226,6 @@ def main(arguments: list[str]) -> None:
             print((Path(folder) / "url").read_text())
         case ["stop", folder]:
             _stop(Path(folder))
-        case ["install"]:
-            install()
         case _:
             sys.exit(__doc__)
 

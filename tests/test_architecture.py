@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(
-    path for package in ("pipeline", "models", "sql") for path in (ROOT / package).rglob("*.py")
-)
+MODULES = sorted(path for package in ("pipeline", "models", "sql") for path in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
     {"pipeline.__init__", "pipeline.summary"},
@@ -55,7 +53,10 @@ def _imports(path: Path, top_only: bool = False) -> set[str]:
 
 def _floor(module: str) -> int | None:
     found = [
-        level for level, names in enumerate(FLOORS) for name in names if module == name or module.startswith(name + ".")
+        level
+        for level, names in enumerate(FLOORS)
+        for name in names
+        if module == name or module.startswith(name + ".")
     ]
     return found[0] if found else None
 

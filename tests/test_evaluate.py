@@ -99,7 +99,7 @@ def test_equal_ranks_keep_the_order_of_submission():
 def test_equal_ranks_keep_their_order_in_a_crowd():
     # More than what a sort that is not stable happens to leave alone.
     truths = [(box(20 * i), 0) for i in range(100)]
-    proposals = [(polygon, 0, 0.5) for polygon, _ in truths * 2]
+    proposals = [(polygon, 0, 0.5 + index % 100 % 9 / 20) for index, (polygon, _) in enumerate(truths * 2)]
     result = score(proposals, truths)
     assert [m.proposal for m in result.matches.pairs] == list(range(100))
 

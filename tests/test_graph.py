@@ -245,9 +245,17 @@ def test_a_submission_is_packed(built):
 MISTAKES = [
     (["AggregateImage", "--image-id", "scene_043"], "no such image", "Did you mean scene_042?"),
     (["AggregateImage", "--image-id", "../scene_042"], "not an image id", "without folder"),
-    (["LoadLabels", "--image-id", "scene_042", "--Labels-condition-attribute", "state"], "state", "condition"),
+    (
+        ["LoadLabels", "--image-id", "scene_042", "--Labels-condition-attribute", "state"],
+        "state",
+        "condition",
+    ),
     (["TileImage", "--image-id", "scene_042", "--Tiling-tile-size", "0"], "tile_size", "at least"),
-    (["TileImage", "--image-id", "scene_042", "--Imagery-collar-tolerance", "much"], "collar_tolerance", "much"),
+    (
+        ["TileImage", "--image-id", "scene_042", "--Imagery-collar-tolerance", "much"],
+        "collar_tolerance",
+        "much",
+    ),
     (
         ["InferShard", "--image-id", "scene_042", "--shard", "0", "--Inference-weights", "none.h5"],
         "no such weights",

@@ -66,13 +66,16 @@ def test_buildings_stand_inside_the_flown_area_and_apart(scene):
 
 def test_some_neighbours_nearly_touch(scene):
     first, second = shapely.STRtree(scene.buildings).query(
-        scene.buildings, predicate="dwithin", distance=0.25 / SPEC.metres_per_pixel)
+        scene.buildings, predicate="dwithin", distance=0.25 / SPEC.metres_per_pixel
+    )
     assert (first < second).sum() >= 3
 
 
 def test_conditions_and_sizes_are_like_the_real_ones():
-    plans = [plan_settlement(300, 300, shapely.box(0, 0, 300, 300), 150, np.random.default_rng(seed))
-             for seed in range(4)]
+    plans = [
+        plan_settlement(300, 300, shapely.box(0, 0, 300, 300), 150, np.random.default_rng(seed))
+        for seed in range(4)
+    ]
     houses = [house for plan in plans for house in plan.houses]
     counts = Counter(house.category for house in houses)
     total = sum(counts.values())
@@ -108,8 +111,9 @@ def test_labels_line_up_with_what_is_painted(scene):
         for k in np.flatnonzero(np.array(scene.categories) == "completed"):
             polygon = shapely.transform(scene.buildings[k], lambda c: c + shift)
             ring = polygon.buffer(4).difference(polygon.buffer(1))
-            inner, outer = (np.asarray(rasterise(area, 0, 0, width, height)) > 0
-                            for area in (polygon.buffer(-2), ring))
+            inner, outer = (
+                np.asarray(rasterise(area, 0, 0, width, height)) > 0 for area in (polygon.buffer(-2), ring)
+            )
             if inner.any() and outer.any():
                 contrasts.append(abs(grey[inner].mean() - grey[outer].mean()))
         return np.mean(contrasts)
@@ -175,8 +179,12 @@ def test_duplicates_and_strays_are_there(scene):
     assert same.sum() == dirt.duplicates
     disagree = sum(conditions[a] != conditions[b] for a, b in zip(first[same], second[same], strict=True))
     assert disagree == dirt.conflicting
-    image = shapely.box(SPEC.origin[0], SPEC.origin[1] - SPEC.height * SPEC.metres_per_pixel,
-                        SPEC.origin[0] + SPEC.width * SPEC.metres_per_pixel, SPEC.origin[1])
+    image = shapely.box(
+        SPEC.origin[0],
+        SPEC.origin[1] - SPEC.height * SPEC.metres_per_pixel,
+        SPEC.origin[0] + SPEC.width * SPEC.metres_per_pixel,
+        SPEC.origin[1],
+    )
     assert shapely.disjoint(geometries, image).sum() == dirt.outside
 
 
@@ -196,9 +204,15 @@ def test_labels_are_lonlat_on_zanzibar(files, features):
     assert 39 < lon < 40 and -7 < lat < -5
 
 
-@pytest.mark.parametrize("spec", [
-    SMALL, replace(SMALL, houses_per_hectare=0), replace(SMALL, width=64, height=64),
-    replace(SMALL, metres_per_pixel=0.075, collar=0)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SMALL,
+        replace(SMALL, houses_per_hectare=0),
+        replace(SMALL, width=64, height=64),
+        replace(SMALL, metres_per_pixel=0.075, collar=0),
+    ],
+)
 def test_small_and_empty_scenes(spec, tmp_path):
     write_scene(spec, tmp_path / "a.tif", tmp_path / "a.geojson")
     written = json.loads((tmp_path / "a.geojson").read_text())["features"]
@@ -231,8 +245,15 @@ def test_demo_paints_what_is_missing(tmp_path, monkeypatch):
 
 def test_demo_scenes_do_not_overlap_on_the_ground():
     specs = [spec for split in sample.DEMO_SCENES.values() for spec in split.values()]
-    boxes = [shapely.box(s.origin[0], s.origin[1] - s.height * s.metres_per_pixel,
-                         s.origin[0] + s.width * s.metres_per_pixel, s.origin[1]) for s in specs]
+    boxes = [
+        shapely.box(
+            s.origin[0],
+            s.origin[1] - s.height * s.metres_per_pixel,
+            s.origin[0] + s.width * s.metres_per_pixel,
+            s.origin[1],
+        )
+        for s in specs
+    ]
     first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     assert (first == second).all()
     assert len({spec.seed for spec in specs}) == len(specs)

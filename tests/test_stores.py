@@ -575,4 +575,3 @@ def test_compose_file_shows_no_password_and_opens_no_door():
         "JENGO_DATABASE_URL"
     ].replace("postgresql:", "postgresql+psycopg2:")
     assert environment["PGPASSWORD"].startswith("${PGPASSWORD:?")
-

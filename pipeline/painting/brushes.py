@@ -74,8 +74,7 @@ def paint_roof(canvas: Canvas, rects: Sequence[Rect], polygon: BaseGeometry, mat
     canvas.blend(frame, picture, frame.mask(polygon, 4))
 
 
-def _covering(canvas: Canvas, frame: Frame, material: str, along: np.ndarray,
-              down: np.ndarray) -> np.ndarray:
+def _covering(canvas: Canvas, frame: Frame, material: str, along: np.ndarray, down: np.ndarray) -> np.ndarray:
     """float32[h, w, 3], unlit roofing by position along the eaves and up the slope, metres."""
     rng = canvas.rng
     if material == "tile":
@@ -101,8 +100,15 @@ def _covering(canvas: Canvas, frame: Frame, material: str, along: np.ndarray,
     return mix(base, [150, 92, 70], np.maximum(old, streaks)) * tone[..., None]
 
 
-def paint_walls(canvas: Canvas, polygon: BaseGeometry, walls: BaseGeometry, height: float,
-                colour: Colour, floor: float, overgrown: float) -> None:
+def paint_walls(
+    canvas: Canvas,
+    polygon: BaseGeometry,
+    walls: BaseGeometry,
+    height: float,
+    colour: Colour,
+    floor: float,
+    overgrown: float,
+) -> None:
     """Paint a roofless building: its floor, the shadows inside, then the tops of its walls.
 
     Args:
@@ -150,8 +156,9 @@ def crown(canvas: Canvas, radius: float, green: Colour) -> Sprite:
     """A broadleaf crown of the given radius in px, lit from the sun's side."""
     size = int(2 * radius + 6)
     offset = int(canvas.rng.integers(0, 10_000))
-    lumps = Noise(canvas.rng, [max(1.5, 0.35 * canvas.m), max(2, 0.8 * canvas.m), radius / 1.8],
-                  [0.9, 1, 0.8]).read(offset, offset, size, size)
+    lumps = Noise(
+        canvas.rng, [max(1.5, 0.35 * canvas.m), max(2, 0.8 * canvas.m), radius / 1.8], [0.9, 1, 0.8]
+    ).read(offset, offset, size, size)
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     r = np.hypot(x, y) / radius
     height = np.sqrt(np.clip(1.15 - r**2, 0, None)) + 0.13 * lumps
@@ -159,8 +166,9 @@ def crown(canvas: Canvas, radius: float, green: Colour) -> Sprite:
     gy, gx = np.gradient(ndimage.gaussian_filter(height, 0.7) * radius)
     lit = gx * canvas.light.direction[0] + gy * canvas.light.direction[1]
     tone = np.clip(0.92 + 0.17 * lit + 0.13 * lumps, 0.5, 1.5)
-    return Sprite((np.asarray(green, np.float32) * tone[..., None]).astype(np.float32),
-                  alpha.astype(np.float32))
+    return Sprite(
+        (np.asarray(green, np.float32) * tone[..., None]).astype(np.float32), alpha.astype(np.float32)
+    )
 
 
 def palm(canvas: Canvas, radius: float, green: Colour, oversampling: int = 4) -> Sprite:
@@ -184,8 +192,11 @@ def palm(canvas: Canvas, radius: float, green: Colour, oversampling: int = 4) ->
             for side in (-0.95, 0.95):
                 tip = (x + length * np.cos(heading + side), y + length * np.sin(heading + side))
                 draw.line([(x, y), tip], fill=(*ink, 255), width=max(2, int(reach * 0.05)))
-        draw.line([tuple(p) for p in spine], fill=(*(min(255, int(c * 1.25)) for c in ink), 255),
-                  width=max(2, int(reach * 0.04)))
+        draw.line(
+            [tuple(p) for p in spine],
+            fill=(*(min(255, int(c * 1.25)) for c in ink), 255),
+            width=max(2, int(reach * 0.04)),
+        )
     pixels = np.asarray(image.reduce(oversampling), np.float32)
     return Sprite(pixels[..., :3].copy(), pixels[..., 3] / 255)
 
@@ -205,8 +216,10 @@ def paint_plants(canvas: Canvas, plants: Iterable[tuple[Sprite, float, float, fl
         size = len(sprite.alpha)
         frame = canvas.frame((x, y, x + size - 1, y + size - 1), 0)
         if frame:
-            cut = (slice(frame.y - y, frame.y - y + frame.height),
-                   slice(frame.x - x, frame.x - x + frame.width))
+            cut = (
+                slice(frame.y - y, frame.y - y + frame.height),
+                slice(frame.x - x, frame.x - x + frame.width),
+            )
             canvas.blend(frame, sprite.colour[cut], sprite.alpha[cut])
 
 

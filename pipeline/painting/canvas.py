@@ -92,7 +92,8 @@ class Noise:
             cells = Image.fromarray(np.ascontiguousarray(lattice[np.ix_(rows, columns)]))
             box = (x / scale - c0, y / scale - r0, (x + width) / scale - c0, (y + height) / scale - r0)
             total += np.float32(weight) * np.asarray(
-                cells.resize((width, height), Image.Resampling.BICUBIC, box))
+                cells.resize((width, height), Image.Resampling.BICUBIC, box)
+            )
         return total
 
 
@@ -108,8 +109,9 @@ def mix(a, b, share: np.ndarray) -> np.ndarray:
     return a + (b - a) * share[..., None].astype(np.float32)
 
 
-def rasterise(geometry: BaseGeometry, x: float, y: float, width: int, height: int,
-              scale: float = 1.0) -> Image.Image:
+def rasterise(
+    geometry: BaseGeometry, x: float, y: float, width: int, height: int, scale: float = 1.0
+) -> Image.Image:
     """The polygonal geometry in white on a black 8-bit picture whose top-left corner is (x, y).
 
     Args:
@@ -153,8 +155,9 @@ class Frame(NamedTuple):
 
     def mask(self, geometry: BaseGeometry, oversampling: int = 3) -> np.ndarray:
         """float32[h, w] in 0..1, the share of each pixel covered by polygonal geometry."""
-        image = rasterise(geometry, self.x, self.y, self.width * oversampling,
-                          self.height * oversampling, oversampling)
+        image = rasterise(
+            geometry, self.x, self.y, self.width * oversampling, self.height * oversampling, oversampling
+        )
         return np.asarray(image.reduce(oversampling), np.float32) / 255
 
 
@@ -169,8 +172,9 @@ class Canvas:
         rng: source of every texture.
     """
 
-    def __init__(self, width: int, height: int, metres_per_pixel: float, light: Light,
-                 rng: np.random.Generator):
+    def __init__(
+        self, width: int, height: int, metres_per_pixel: float, light: Light, rng: np.random.Generator
+    ):
         self.image = np.zeros((height, width, 3), np.uint8)
         self.m = 1 / metres_per_pixel
         self.light, self.rng = light, rng
@@ -207,14 +211,14 @@ class Canvas:
         factor = 1 - depth[..., None].astype(np.float32) * loss
         window[:] = np.clip(window * factor + 0.5, 0, 255)
 
-    def fill(self, polygon: BaseGeometry, colour: Colour, grain: float = 0.04,
-             alpha: float = 1.0) -> None:
+    def fill(self, polygon: BaseGeometry, colour: Colour, grain: float = 0.04, alpha: float = 1.0) -> None:
         """Paint polygonal px geometry in one colour with some grain."""
         frame = self.frame(polygon.bounds)
         if frame:
             texture = 1 + grain * self.grain.read(*frame)
-            self.blend(frame, np.asarray(colour, np.float32) * texture[..., None],
-                       frame.mask(polygon) * alpha)
+            self.blend(
+                frame, np.asarray(colour, np.float32) * texture[..., None], frame.mask(polygon) * alpha
+            )
 
     def develop(self, blur: float, noise: float, tint: Colour, haze: float) -> None:
         """Finish as a camera would: blur (sigma, px), haze (0..1), tint (gains), noise (grey levels)."""

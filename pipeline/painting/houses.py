@@ -69,8 +69,12 @@ def group(x: float, y: float, angle: float, rng: np.random.Generator) -> list[tu
     deep = length * rng.uniform(0.5, 0.9)
     main = rect._replace(width=wing)
     ends = (-1, 1) if draw > 0.96 else (int(rng.choice([-1, 1])),)
-    return [(main, *(main.part(e * (length - wing) / 2, deep / 2 - 0.3, deep + wing, wing, np.pi / 2)
-                     for e in ends))]
+    return [
+        (
+            main,
+            *(main.part(e * (length - wing) / 2, deep / 2 - 0.3, deep + wing, wing, np.pi / 2) for e in ends),
+        )
+    ]
 
 
 def landmarks(side: float, angle: float, rng: np.random.Generator) -> Iterable[tuple[Rect, ...]]:
@@ -81,8 +85,12 @@ def landmarks(side: float, angle: float, rng: np.random.Generator) -> Iterable[t
     if side > 120:
         a, b, w = rng.uniform(24, 32), rng.uniform(20, 26), rng.uniform(5.5, 7)
         core = Rect(0, 0, a, b, angle)
-        yield (core.part(0, (w - b) / 2, a, w), core.part(0, (b - w) / 2, a, w),
-               core.part((w - a) / 2, 0, b, w, np.pi / 2), core.part((a - w) / 2, 0, b, w, np.pi / 2))
+        yield (
+            core.part(0, (w - b) / 2, a, w),
+            core.part(0, (b - w) / 2, a, w),
+            core.part((w - a) / 2, 0, b, w, np.pi / 2),
+            core.part((a - w) / 2, 0, b, w, np.pi / 2),
+        )
 
 
 def material(length: float, rng: np.random.Generator) -> str:

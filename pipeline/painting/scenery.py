@@ -19,11 +19,14 @@ from pipeline.painting.canvas import Canvas, Frame, Noise, Rect, mix, smoothstep
 from pipeline.painting.houses import House
 from pipeline.painting.settlement import Plan
 
-SOILS = np.array([
-    [[168, 136, 108], [184, 158, 130], [152, 116, 90]],
-    [[184, 162, 132], [202, 184, 152], [164, 140, 114]],
-    [[164, 149, 128], [182, 169, 148], [146, 130, 112]],
-    [[158, 130, 102], [178, 152, 122], [136, 110, 88]]])
+SOILS = np.array(
+    [
+        [[168, 136, 108], [184, 158, 130], [152, 116, 90]],
+        [[184, 162, 132], [202, 184, 152], [164, 140, 114]],
+        [[164, 149, 128], [182, 169, 148], [146, 130, 112]],
+        [[158, 130, 102], [178, 152, 122], [136, 110, 88]],
+    ]
+)
 """Palettes of earth: the usual colour, the trodden one, the darker one."""
 GREENS = np.array([[100, 116, 62], [124, 130, 80], [90, 110, 58], [142, 138, 92]])
 """Grass from lush to dry."""
@@ -168,8 +171,10 @@ def _walls(house: House, thickness: float, broken: float, rng: np.random.Generat
 def _rafters(house: House, m: float) -> list[BaseGeometry]:
     """Timber laid across the first wing of a roof that is being built, px."""
     rect = house.rects[0]
-    return [_px(rect.part(u, 0, 0.2, rect.width - 0.2).polygon(), m)
-            for u in np.arange(-rect.length / 2 + 0.6, rect.length / 2, 1.5)]
+    return [
+        _px(rect.part(u, 0, 0.2, rect.width - 0.2).polygon(), m)
+        for u in np.arange(-rect.length / 2 + 0.6, rect.length / 2, 1.5)
+    ]
 
 
 def _paint_built(canvas: Canvas, plan: Plan) -> None:
@@ -192,14 +197,21 @@ def _paint_built(canvas: Canvas, plan: Plan) -> None:
                 strokes += [(Canvas.fill, beam, (122, 98, 76)) for beam in _rafters(house, m)]
         elif rng.random() < 0.25:
             solids.append((outline, 0.3))
-            strokes.append((brushes.paint_slab, outline, np.array((190, 186, 175)) * rng.uniform(0.94, 1.05),
-                            _px(_walls(house, 0.3, 0, rng), m)))
+            strokes.append(
+                (
+                    brushes.paint_slab,
+                    outline,
+                    np.array((190, 186, 175)) * rng.uniform(0.94, 1.05),
+                    _px(_walls(house, 0.3, 0, rng), m),
+                )
+            )
         else:
             walls = _px(_walls(house, 0.5, rng.choice([0, 0.9]), rng), m)
             solids.append((walls, 0.3))
             stone = np.array((204, 196, 180)) * rng.uniform(0.9, 1.06)
-            strokes.append((brushes.paint_walls, outline, walls, 0.3, stone, rng.choice([0.15, 0.7]),
-                            rng.beta(2, 1.5)))
+            strokes.append(
+                (brushes.paint_walls, outline, walls, 0.3, stone, rng.choice([0.15, 0.7]), rng.beta(2, 1.5))
+            )
     fences = [_px(line.buffer(0.12, cap_style="flat"), m) for line in plan.fences]
     cars = [_px_rect(r, m) for r in plan.vehicles]
     solids += [(fence, 1.3) for fence in fences] + [(car.polygon(), 1.4) for car in cars]
@@ -220,9 +232,10 @@ def _paint_plants(canvas: Canvas, plan: Plan) -> None:
     rng, m = canvas.rng, canvas.m
     placed = []
     for spots, brush, greens, tallness, count in (
-            (plan.bushes, brushes.crown, LEAVES[1:2] * 1.05, 0.5, 10),
-            (plan.trees, brushes.crown, LEAVES, 1.3, 16),
-            (plan.palms, brushes.palm, np.array([[106, 120, 60]]), 1.8, 12)):
+        (plan.bushes, brushes.crown, LEAVES[1:2] * 1.05, 0.5, 10),
+        (plan.trees, brushes.crown, LEAVES, 1.3, 16),
+        (plan.palms, brushes.palm, np.array([[106, 120, 60]]), 1.8, 12),
+    ):
         if not spots:
             continue
         radii = np.array([radius for *_, radius in spots])

@@ -69,8 +69,9 @@ class Land:
         self.taken[window] |= cover
 
 
-def plan_settlement(width: float, height: float, flown: shapely.Polygon, house_count: int,
-                    rng: np.random.Generator) -> Plan:
+def plan_settlement(
+    width: float, height: float, flown: shapely.Polygon, house_count: int, rng: np.random.Generator
+) -> Plan:
     """A settlement of about `house_count` houses along tracks, none overlapping another.
 
     Args:
@@ -99,8 +100,10 @@ def _wiggle(start, end, rng: np.random.Generator) -> shapely.LineString:
     length = float(np.hypot(*(end - start)))
     t = np.linspace(0, 1, max(8, int(length / 3)))
     across = np.array([-(end - start)[1], (end - start)[0]]) / max(length, 1e-9)
-    waves = [rng.normal(0, length / 22 / k) * np.sin(np.pi * k * t + rng.uniform(0, 6.28) * (k > 1))
-             for k in (1, 2, 3, 5)]
+    waves = [
+        rng.normal(0, length / 22 / k) * np.sin(np.pi * k * t + rng.uniform(0, 6.28) * (k > 1))
+        for k in (1, 2, 3, 5)
+    ]
     sway = np.sum(waves, axis=0)
     return shapely.LineString(start + t[:, None] * (end - start) + sway[:, None] * across)
 
@@ -128,13 +131,15 @@ def _roads(width: float, height: float, rng: np.random.Generator) -> list[tuple[
 def _blocks(main: shapely.LineString, width: float, height: float, rng: np.random.Generator) -> np.ndarray:
     """float64[n, 4]: x, y, angle and relative density of each block's centre."""
     pitch = 52.0
-    x, y = np.meshgrid(np.arange(pitch / 2, width + pitch / 2, pitch),
-                       np.arange(pitch / 2, height + pitch / 2, pitch))
+    x, y = np.meshgrid(
+        np.arange(pitch / 2, width + pitch / 2, pitch), np.arange(pitch / 2, height + pitch / 2, pitch)
+    )
     x = x.ravel() + rng.normal(0, 8, x.size)
     y = y.ravel() + rng.normal(0, 8, y.size)
     at = shapely.line_locate_point(main, shapely.points(x, y))
-    behind, ahead = (shapely.get_coordinates(shapely.line_interpolate_point(main, at + step))
-                     for step in (-5, 5))
+    behind, ahead = (
+        shapely.get_coordinates(shapely.line_interpolate_point(main, at + step)) for step in (-5, 5)
+    )
     angle = np.arctan2(*(ahead - behind).T[::-1]) + rng.normal(0, 0.22, x.size)
     density = rng.lognormal(0, 0.9, x.size)
     return np.column_stack((x, y, angle, density))
@@ -178,8 +183,14 @@ def _try(land: Land, rect: Rect, margin: float) -> bool:
     return True
 
 
-def _place_fields(plan: Plan, land: Land, blocks: np.ndarray, tries: int, spans: tuple[float, float],
-                  rng: np.random.Generator) -> None:
+def _place_fields(
+    plan: Plan,
+    land: Land,
+    blocks: np.ndarray,
+    tries: int,
+    spans: tuple[float, float],
+    rng: np.random.Generator,
+) -> None:
     """Ploughed plots and gardens, each aligned with the block around it."""
     for _ in range(tries):
         block = blocks[rng.integers(len(blocks))]
@@ -234,8 +245,10 @@ def _place_plants(plan: Plan, land: Land, width: float, height: float, rng: np.r
     groves = rng.uniform((0, 0), (width, height), (max(2, int(hectares * 1.2)), 2))
     spread = rng.uniform(5, 16, len(groves))
     for kind, per_hectare, sizes, clear in (
-            (plan.trees, 60, (1.6, 5.2), 0.75), (plan.palms, 34, (2.4, 3.9), 0.55),
-            (plan.bushes, 110, (0.5, 1.5), 0.9)):
+        (plan.trees, 60, (1.6, 5.2), 0.75),
+        (plan.palms, 34, (2.4, 3.9), 0.55),
+        (plan.bushes, 110, (0.5, 1.5), 0.9),
+    ):
         for _ in range(int(hectares * per_hectare * rng.uniform(0.6, 1.3))):
             grove = int(rng.integers(len(groves)))
             spot = groves[grove] + rng.normal(0, spread[grove], 2)

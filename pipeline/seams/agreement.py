@@ -2,7 +2,8 @@
 
 Inside the common strip of two windows a tile's edge hides nothing, so truncation does not matter:
 |A∩B| / |A∪B| there says whether both saw the same building, for whole duplicates and cut pieces
-alike. Where the windows hardly overlap, the pieces' shadows on the seam are compared instead.
+alike. Where the windows hardly overlap, the pieces' shadows on the seam are compared instead, and
+count for less the further apart the pieces are.
 """
 
 from __future__ import annotations
@@ -71,7 +72,12 @@ def overlapping(bounds: np.ndarray, start: int, reach: float) -> tuple[np.ndarra
 
 
 def find_links(
-    polygons: np.ndarray, bounds: np.ndarray, tiles: np.ndarray, edges: np.ndarray, start: int, rules: MergeRules
+    polygons: np.ndarray,
+    bounds: np.ndarray,
+    tiles: np.ndarray,
+    edges: np.ndarray,
+    start: int,
+    rules: MergeRules,
 ) -> Links:
     """All pairs of detections of different tiles that agree enough, with enough support.
 
@@ -151,11 +157,14 @@ def _agreement(polygons, bounds, first, second, low, high, seam, rules: MergeRul
     one = _inside(polygons[first], bounds[first], low, high)
     other = _inside(polygons[second], bounds[second], low, high)
     thin = np.flatnonzero(seam >= 0)
+    nearness = np.ones(len(one))
+    nearness[thin] = 1 - np.minimum(_distance_across(one[thin], other[thin], seam[thin]) / rules.gap_px, 1)
     one[thin] = _shadows(one[thin], low[thin], high[thin], seam[thin])
     other[thin] = _shadows(other[thin], low[thin], high[thin], seam[thin])
     shared = shapely.area(shapely.intersection(one, other))
     united = _touched_area(one, other) + _touched_area(other, one) - shared
-    return np.where(shared >= rules.min_support_px2, shared / np.where(united > 0, united, 1), 0.0)
+    agreement = nearness * shared / np.where(united > 0, united, 1)
+    return np.where(shared >= rules.min_support_px2, agreement, 0.0)
 
 
 def _inside(polygons: np.ndarray, bounds: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -179,6 +188,13 @@ def _touched_area(geometries: np.ndarray, others: np.ndarray) -> np.ndarray:
         touched = shapely.intersects(parts, others[several][owner])
         area[several] = np.bincount(owner, shapely.area(parts) * touched, minlength=len(several))
     return area
+
+
+def _distance_across(one: np.ndarray, other: np.ndarray, seam: np.ndarray) -> np.ndarray:
+    """Distance of two parts across their seam in pixels: of two candidates the nearer one goes on."""
+    bounds, rival = shapely.bounds(one).reshape(-1, 4), shapely.bounds(other).reshape(-1, 4)
+    gap = np.maximum(bounds[:, :2], rival[:, :2]) - np.minimum(bounds[:, 2:], rival[:, 2:])
+    return np.nan_to_num(np.clip(gap[np.arange(len(seam)), seam], 0, None))
 
 
 def _shadows(parts: np.ndarray, low: np.ndarray, high: np.ndarray, seam: np.ndarray) -> np.ndarray:

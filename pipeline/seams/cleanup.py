@@ -54,7 +54,9 @@ class CleanUp:
         """bool[n]: seen whole by no tile, outside what their own is trusted with, inside what another one is."""
         bounds, own = shapely.bounds(polygons).reshape(-1, 4), self._trusted[tiles]
         untrusted = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
-        rows = np.flatnonzero(untrusted & ((statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED])))
+        rows = np.flatnonzero(
+            untrusted & ((statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED]))
+        )
         seen, _ = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
         slivers = np.zeros(len(tiles), bool)
         slivers[rows[seen]] = True

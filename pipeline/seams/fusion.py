@@ -14,13 +14,27 @@ import shapely
 
 from pipeline.polygons import fill_holes, largest_parts
 from pipeline.seams.agreement import Links, image_frame
-from pipeline.seams.records import DUPLICATE, FRAGMENT, SINGLE, STATUSES, STITCHED, Buildings, Detections, MergeRules
+from pipeline.seams.records import (
+    DUPLICATE,
+    FRAGMENT,
+    SINGLE,
+    STATUSES,
+    STITCHED,
+    Buildings,
+    Detections,
+    MergeRules,
+)
 
 _PRECISION_PX = 2.0**-10  # grid on which pieces are united, so that their common edges meet
 
 
 def fuse(
-    detections: Detections, bounds: np.ndarray, groups: np.ndarray, links: Links, edges: np.ndarray, rules: MergeRules
+    detections: Detections,
+    bounds: np.ndarray,
+    groups: np.ndarray,
+    links: Links,
+    edges: np.ndarray,
+    rules: MergeRules,
 ) -> Buildings:
     """One building per group.
 
@@ -47,13 +61,17 @@ def fuse(
     tile_counts = np.bincount(tile_pairs[:, 0], minlength=len(starts)).astype(np.int64)
     alone = np.diff(np.r_[starts, len(groups)]) == 1
 
-    codes = np.where(alone, np.where(whole[best], SINGLE, FRAGMENT), np.where(whole[best], DUPLICATE, STITCHED))
+    codes = np.where(
+        alone, np.where(whole[best], SINGLE, FRAGMENT), np.where(whole[best], DUPLICATE, STITCHED)
+    )
     polygons = detections.polygons[best]
     stitched = np.flatnonzero(codes == STITCHED)
     polygons[stitched] = _stitch(detections, groups, stitched, edges, rules)
     return Buildings(
         polygons=polygons,
-        probabilities=_probabilities(detections.probabilities, areas, groups, links, links_group, alone, rules),
+        probabilities=_probabilities(
+            detections.probabilities, areas, groups, links, links_group, alone, rules
+        ),
         statuses=STATUSES[codes],
         tile_counts=tile_counts,
         tiles=detections.tiles[np.where(whole[best], best, most)],
@@ -90,7 +108,9 @@ def _probabilities(probabilities, areas, groups, links, links_group, alone, rule
         mean[:, column] = np.bincount(groups, areas * probabilities[:, column], minlength=count) / weight
     inside = links_group >= 0
     number = np.bincount(links_group[inside], minlength=count)
-    agreement = np.bincount(links_group[inside], links.agreement[inside], minlength=count) / np.maximum(number, 1)
+    agreement = np.bincount(links_group[inside], links.agreement[inside], minlength=count) / np.maximum(
+        number, 1
+    )
     total = np.minimum(mean.sum(axis=1), 1.0)
     raised = 1 - (1 - total) ** (1 + rules.agreement_gain * agreement)
     mean *= (raised / np.where(total > 0, total, 1))[:, None]
@@ -158,4 +178,6 @@ def _better_seen(window: np.ndarray, rival: np.ndarray) -> np.ndarray:
 
 def _close_gaps(geometries: np.ndarray, gap_px: float) -> np.ndarray:
     """The geometries with gaps of up to `gap_px` between their parts closed."""
-    return shapely.buffer(shapely.buffer(geometries, gap_px / 2, join_style="mitre"), -gap_px / 2, join_style="mitre")
+    return shapely.buffer(
+        shapely.buffer(geometries, gap_px / 2, join_style="mitre"), -gap_px / 2, join_style="mitre"
+    )

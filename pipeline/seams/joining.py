@@ -58,7 +58,9 @@ def join(
 def _settle(polygons: np.ndarray, tiles: np.ndarray, links: Links, rules: MergeRules) -> np.ndarray:
     """Union-find over the links by falling agreement, refusing two detections of one tile."""
     partners: dict[int, dict[int, float]] = defaultdict(dict)
-    for one, other, agreement in zip(*(a.tolist() for a in (links.first, links.second, links.agreement)), strict=True):
+    for one, other, agreement in zip(
+        *(a.tolist() for a in (links.first, links.second, links.agreement)), strict=True
+    ):
         partners[one][other] = partners[other][one] = agreement
 
     def same(one: int, other: int) -> bool:

@@ -20,15 +20,15 @@ class MergeRules:
     """Share |A∩B| / |A∪B| inside the common strip from which two detections may be one building, in (0, 1]."""
     margin_px: float = 4.0
     """Width in pixels along a window's edge in which masks are not trusted."""
-    sliver_px: float = 12.0
-    """Width in pixels along a window's edge; what lies wholly inside it is left to a tile that sees it better."""
+    sliver_px: float = 16.0
+    """Width in pixels along a window's edge; a cut piece wholly inside it is left to a tile that sees it better."""
     min_support_px2: float = 16.0
     """Area |A∩B| in square pixels below which agreement says nothing."""
     coincident_iou: float = 0.8
     """IoU from which two detections of one tile count as the same one, in (0, 1]."""
-    edge_px: float = 4.0
+    edge_px: float = 8.0
     """Distance in pixels to a window's edge at which a building counts as cut by it."""
-    gap_px: float = 4.0
+    gap_px: float = 6.0
     """Depth in pixels on either side of a seam without overlap that is compared, and largest gap closed there."""
     min_hole_px2: float = 64.0
     """Area in square pixels below which a hole left by stitching is filled."""

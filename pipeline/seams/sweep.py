@@ -153,6 +153,8 @@ def _canonical_order(detections: Detections, bounds: np.ndarray, edges: np.ndarr
     if len(tied):  # as rare as mirror images: let the coordinates decide
         rank = np.zeros(len(order), dtype=np.int64)
         rows = order[np.union1d(tied, tied + 1)]
-        rank[rows] = np.unique(shapely.to_wkb(detections.polygons[rows], output_dimension=2), return_inverse=True)[1]
+        rank[rows] = np.unique(
+            shapely.to_wkb(detections.polygons[rows], output_dimension=2), return_inverse=True
+        )[1]
         order = np.lexsort((rank, *keys.T[::-1]))
     return order

@@ -81,7 +81,9 @@ def aggregate_image(
 class _Source:
     """Reads per-tile artifacts row by row and remembers which network made them."""
 
-    def __init__(self, index: TileIndex, folder: Path, categories: Sequence[str], counts: dict, progress: Progress):
+    def __init__(
+        self, index: TileIndex, folder: Path, categories: Sequence[str], counts: dict, progress: Progress
+    ):
         self.index, self.folder, self.categories = index, folder, tuple(categories)
         self.counts, self.progress = counts, progress
         self.model = ""
@@ -155,7 +157,9 @@ def _publishable(
     )
 
 
-def _publish(spool: Path, stem: Path, index: TileIndex, categories: Sequence[str], formats: Sequence[str]) -> None:
+def _publish(
+    spool: Path, stem: Path, index: TileIndex, categories: Sequence[str], formats: Sequence[str]
+) -> None:
     def batches() -> Iterator[geopandas.GeoDataFrame]:
         for part in sorted(spool.iterdir()):
             yield geopandas.read_parquet(part)
@@ -172,8 +176,8 @@ def _publish(spool: Path, stem: Path, index: TileIndex, categories: Sequence[str
     writers = {
         "csv": lambda path: write_csv(path, rows(), categories),
         "geojson": lambda path: write_geojson(path, batches()),
-        "gpkg": lambda path: write_gpkg(path, batches()),
-        "parquet": lambda path: write_parquet(path, batches()),
+        "gpkg": lambda path: write_gpkg(path, batches(), categories, index.grid.crs),
+        "parquet": lambda path: write_parquet(path, batches(), categories, index.grid.crs),
     }
     for name in formats:
         writers[name](stem.with_name(f"{stem.name}.{name}"))
@@ -198,8 +202,7 @@ def read_thresholds(path: Path, given: dict[str, float], categories: Sequence[st
         try:
             calibrated = json.loads(path.read_bytes())["thresholds"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError("not a thresholds file", where=path, remedy="Train again, or set them.") from error
+            raise ArtifactError(
+                "not a thresholds file", where=path, remedy="Train again, or set them."
+            ) from error
     return {name: float(given.get(name, calibrated.get(name, 0.5))) for name in categories}
-
-
-

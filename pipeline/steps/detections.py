@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,7 +62,15 @@ def infer_tiles(
             polygons = masks_to_polygons(prediction.masks, prediction.boxes, outlines)
             created = datetime.now(UTC).isoformat(timespec="seconds")
             artifact = tile_detections(
-                image_id, tile, grid, polygons, prediction.boxes, prediction.probabilities, categories, model, created
+                image_id,
+                tile,
+                grid,
+                polygons,
+                prediction.boxes,
+                prediction.probabilities,
+                categories,
+                model,
+                created,
             )
             write_atomic(_path(folder, tile), orjson.dumps(artifact), durable=False)
             written += len(artifact["detections"])
@@ -98,7 +106,7 @@ class _Windows:
 def _read_batches(source: Path | str, grid: Grid, tiles: Sequence[Tile], rules: InferenceRules, pin: bool):
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
+    loader: Iterable = DataLoader(
         _Windows(source, grid, tiles),  # type: ignore[arg-type]
         batch_size=rules.batch_size,
         num_workers=min(rules.workers, len(tiles)),

@@ -18,4 +18,3 @@ def load_labels(
     footprint = px_to_crs([window_box(Window(0, 0, grid.width, grid.height))], grid.transform)[0]
     ground = read_area(area, grid.crs) if area else None
     return clean_labels(read_label_file(labels), grid.crs, footprint, rules, ground, where=labels)
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -51,7 +52,7 @@ def report_image(
         overview = raster.shrunk(OVERVIEW_SIDE)
     scale = overview.shape[1] / index.grid.width
     rows = read_csv(csv, labels.names)
-    judgement = {}
+    judgement: dict[str, Any] = {}
     if evaluation:
         report, label_file, area = evaluation
         sides = read_sides(csv, label_file, area, labels)
@@ -82,7 +83,7 @@ def report_image(
     )
 
 
-def _shrink(polygons: np.ndarray, scale: float) -> np.ndarray:
+def _shrink(polygons: np.ndarray, scale: float) -> Any:
     return shapely.transform(polygons, lambda xy: xy * scale)
 
 

@@ -36,6 +36,8 @@ def submit(
         faults = validate_csv(csv, categories, bounds_lonlat=bounds, width=grid.width, height=grid.height)
         if faults:
             raise ArtifactError(
-                f"{len(faults)} faults, the first: {faults[0]}", where=csv, remedy="Aggregate the image again."
+                f"{len(faults)} faults, the first: {faults[0]}",
+                where=csv,
+                remedy="Aggregate the image again.",
             )
     pack_submission({names[image_id]: csv for image_id, csv in csvs.items()}, zip_path, categories)

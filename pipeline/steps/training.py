@@ -57,12 +57,15 @@ def train_network(
 
     recipe = training.rules(Recipe)
     learnt, held_out = split_pairs(folders, training.validation_share)
-    tiles = [
-        [TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json") for folder, tile in side]
+    learn, check = (
+        [
+            TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json")
+            for folder, tile in side
+        ]
         for side in (learnt, held_out)
-    ]
+    )
     score = _scorer(held_out, categories, recipe) if held_out else None
-    weights = train(*tiles, categories, recipe, target, score, progress)
+    weights = train(learn, check, categories, recipe, target, score, progress)
     progress(1.0, f"choosing thresholds on {len(held_out)} tiles")
     predictor = Predictor(weights, device=recipe.device)
     chosen = choose_thresholds(tile_samples(predictor, held_out, recipe), categories, thresholds)
@@ -96,19 +99,26 @@ def tile_samples(predictor: Predictor, pairs: Sequence[Pair], recipe: Recipe) ->
         yield TileSample(polygons[drawn], prediction.probabilities[drawn], truths, known, ignored)
 
 
-def _truth(path: Path, categories: Sequence[str], recipe: Recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _truth(
+    path: Path, categories: Sequence[str], recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Buildings that should be found, their categories, and items nobody is asked to find."""
     try:
         content = TileItems.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ArtifactError("not the items of a tile", where=path, remedy="Delete its folder and run again.") from error
+        raise ArtifactError(
+            "not the items of a tile", where=path, remedy="Delete its folder and run again."
+        ) from error
     polygons = np.empty(len(content.items), dtype=object)
     polygons[:] = [
         shapely.make_valid(shapely.MultiPolygon([(part[0], part[1:]) for part in item.polygons]))
         for item in content.items
     ]
     asked = np.array(
-        [item.category is not None and item.visible_share >= recipe.min_visible_share for item in content.items],
+        [
+            item.category is not None and item.visible_share >= recipe.min_visible_share
+            for item in content.items
+        ],
         dtype=bool,
     )
     known = [categories.index(item.category) for item in content.items if item.category is not None]

@@ -25,7 +25,9 @@ LARGE_M = 30.0
 def read_footprints(path: Path, crs: str, px: float) -> np.ndarray:
     """object[n]: the valid polygons of a label file in pixels, the top-left corner at 200, 200."""
     geometry = gpd.read_file(path).to_crs(crs).geometry
-    polygons = shapely.get_parts(shapely.make_valid(geometry[~(geometry.is_empty | geometry.isna())].to_numpy()))
+    polygons = shapely.get_parts(
+        shapely.make_valid(geometry[~(geometry.is_empty | geometry.isna())].to_numpy())
+    )
     polygons = polygons[(shapely.get_type_id(polygons) == 3) & (shapely.area(polygons) > 0)]
     x1, _, _, y2 = shapely.total_bounds(polygons)
     return shapely.transform(polygons, lambda xy: np.column_stack([xy[:, 0] - x1, y2 - xy[:, 1]]) / px + 200)
@@ -46,7 +48,9 @@ def settlement(count: int, seed: int = 0) -> np.ndarray:
     x[wall] = (x + width)[np.flatnonzero(wall) - 1]
     boxes = shapely.box(x, y, x + width, y + height)
     slope = rng.uniform(-0.15, 0.15)
-    turned = shapely.transform(boxes, lambda xy: xy @ np.array([[1, slope], [-slope, 1]]) + [0, slope * columns * pitch])
+    turned = shapely.transform(
+        boxes, lambda xy: xy @ np.array([[1, slope], [-slope, 1]]) + [0, slope * columns * pitch]
+    )
     # Halls reach over their neighbours: whoever was there first stays.
     tree = shapely.STRtree(turned)
     one, other = tree.query(turned, predicate="overlaps")
@@ -80,7 +84,9 @@ def detect(
     tile, source = shapely.STRtree(footprints).query(frames, predicate="intersects")
     order = np.lexsort((source, tile))
     tile, source = tile[order], source[order]
-    parts, owner = shapely.get_parts(shapely.intersection(footprints[source], frames[tile]), return_index=True)
+    parts, owner = shapely.get_parts(
+        shapely.intersection(footprints[source], frames[tile]), return_index=True
+    )
     tile = tile[owner]
     if jitter_px or jitter_scale:
         centre = shapely.get_coordinates(shapely.centroid(parts))

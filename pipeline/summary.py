@@ -1,0 +1,66 @@
+"""What a run brought, for a terminal: the score of an image and where its results lie.
+
+python -m pipeline.summary WORKSPACE IMAGE_ID
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import PipelineError, SourceError
+from pipeline.provenance import read_record
+from pipeline.steps.evaluation import Evaluation
+from pipeline.targets import Workspace
+
+RESULTS = {
+    ".html": "the map and the numbers on one page: open it in a browser",
+    ".geojson": "the buildings, for QGIS",
+    ".csv": "the buildings, as the challenge asks for them",
+    ".gpkg": "the buildings as a GeoPackage",
+    ".parquet": "the buildings as GeoParquet",
+    ".report.json": "the metric",
+}
+
+
+def summary(workspace: Workspace, image_id: str) -> str:
+    """The lines that end a run.
+
+    Raises:
+        SourceError: nothing was published for this image.
+    """
+    record = read_record(workspace.record(image_id, "AggregateImage"))
+    if record is None:
+        raise SourceError(
+            "no results", where=workspace.output, found=image_id, remedy="Run AggregateImage first."
+        )
+    counts = record.counts
+    lines = [f"{image_id}: {counts['buildings']} buildings from {counts['detections']} detections", ""]
+    report = workspace.output / f"{image_id}.report.json"
+    if report.is_file():
+        lines += [Evaluation.model_validate_json(report.read_bytes()).table(), ""]
+    for ending, meaning in RESULTS.items():
+        path = workspace.output / f"{image_id}{ending}"
+        if path.is_file():
+            lines.append(f"{path}  {meaning}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the summary."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("image_id")
+    given = parser.parse_args(arguments)
+    try:
+        sys.stdout.write(summary(Workspace(given.workspace), given.image_id) + "\n")
+    except PipelineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""From images and labels to a network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline import settings
+from pipeline.errors import SettingsError
+from pipeline.labels import read_area
+from pipeline.pairs import PairRules
+from pipeline.raster import Imagery
+from pipeline.schema import TileIndex
+from pipeline.steps.labels import load_labels
+from pipeline.steps.pairs import cut_tiles, tile_frame
+from pipeline.steps.tiles import tile_image
+from pipeline.steps.training import train_network
+from pipeline.stores import LabelStore, open_store
+from pipeline.targets import LabelStoreTarget, fingerprint, write_atomic
+from pipeline.tasks.sources import SourceImage, SourceLabels
+from pipeline.tasks.step import ImageStep, Step, digests
+from pipeline.thresholds import ThresholdRules
+from pipeline.tiling import read_tile_index, write_tile_index
+
+logger = logging.getLogger("luigi-interface")
+
+
+class TileImage(ImageStep):
+    """`tiles.geojson`: every tile of an image that holds valid pixels."""
+
+    sections = (settings.Imagery, settings.Tiling)
+
+    @property
+    def image(self) -> SourceImage:
+        """The image that is tiled."""
+        return SourceImage(image_id=self.image_id)
+
+    def requires(self) -> SourceImage:
+        """The image."""
+        return self.image
+
+    def output(self) -> luigi.LocalTarget:
+        """The index."""
+        return luigi.LocalTarget(str(self.folder("tiles") / "tiles.geojson"))
+
+    def run(self) -> None:
+        """Looks for valid pixels and writes the index."""
+        with self.making(self.folder("tiles")) as folder:
+            index = tile_image(
+                self.image_id,
+                self.image.source,
+                settings.Imagery().rules(Imagery),
+                settings.Tiling(),
+                self.progress,
+            )
+            write_tile_index(folder / "tiles.geojson", index)
+
+    def read(self) -> TileIndex:
+        """The tiles."""
+        return read_tile_index(self.output().path)
+
+
+class LoadLabels(ImageStep):
+    """The cleaned labels of an image as rows of the label store, and the report of the cleaning."""
+
+    sections = (settings.Labels,)
+
+    @property
+    def labels(self) -> SourceLabels:
+        """The label file."""
+        return SourceLabels(image_id=self.image_id)
+
+    @property
+    def tiles(self) -> TileImage:
+        """The tiles, whose index tells the image's frame."""
+        return TileImage(image_id=self.image_id)
+
+    def requires(self) -> list[Step]:
+        """The label file and the image's frame."""
+        return [self.labels, self.tiles]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The label file and the image: labels are judged against its frame, not against its tiles."""
+        return digests(self.labels, self.tiles.image)
+
+    @property
+    def store(self) -> LabelStore:
+        """The store that holds the rows."""
+        return open_store(settings.Labels().database_url, self.folder("labels"))
+
+    def output(self) -> LabelStoreTarget:
+        """The rows."""
+        return LabelStoreTarget(self.store, self.image_id, self.digest)
+
+    def run(self) -> None:
+        """Cleans the labels, reports on them and replaces the image's rows."""
+        grid = self.tiles.read().grid
+        with self.finishing(self.folder("labels") / "run.json") as counts:
+            labels, report = load_labels(
+                self.labels.source, self.labels.area, grid, settings.Labels().label_rules()
+            )
+            logger.info("labels of %s\n%s", self.image_id, report.table())
+            write_atomic(self.folder("labels") / "report.json", report.model_dump_json(indent=1))
+            counts |= {"rows": report.source_rows, "labels": report.labels}
+        self.store.replace_labels(self.image_id, self.digest, labels, report.model_dump())
+
+
+class CutTiles(ImageStep):
+    """The training pairs of an image: a raster and the items of every chosen tile."""
+
+    sections = (settings.Pairs,)
+
+    @property
+    def tiles(self) -> TileImage:
+        """The tiles to choose from."""
+        return TileImage(image_id=self.image_id)
+
+    @property
+    def labels(self) -> LoadLabels:
+        """The labels to clip."""
+        return LoadLabels(image_id=self.image_id)
+
+    def requires(self) -> list[Step]:
+        """Tiles and labels."""
+        return [self.tiles, self.labels]
+
+    def output(self) -> luigi.LocalTarget:
+        """The list of the pairs."""
+        return luigi.LocalTarget(str(self.folder("pairs") / "pairs.json"))
+
+    def run(self) -> None:
+        """Asks the store once for the items of all tiles, and cuts the chosen ones out."""
+        index, area = self.tiles.read(), self.labels.labels.area
+        items = self.labels.store.items_in_tiles(self.image_id, tile_frame(index), self.labels.digest)
+        ground = read_area(area, index.grid.crs) if area else None
+        with self.making(self.folder("pairs")) as folder:
+            cut_tiles(
+                index,
+                self.tiles.image.source,
+                items,
+                ground,
+                settings.Pairs().rules(PairRules),
+                folder,
+                self.progress,
+            )
+
+
+class TrainMaskRCNN(Step):
+    """`weights.h5`, `history.json` and `thresholds.json`, learnt from every training image."""
+
+    sections = (settings.Training, settings.Thresholds)
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One GPU where one may be used."""
+        return {} if settings.Training().device == "cpu" else {"gpu": 1}
+
+    @property
+    def images(self) -> list[str]:
+        """Ids of the training images.
+
+        Raises:
+            SettingsError: there are none.
+        """
+        images = list(settings.Training().images) or self.workspace.images_of("training")
+        if not images:
+            raise SettingsError(
+                "nothing to learn from",
+                where="[Training] images",
+                remedy="Put labelled images into input/training, or give [Inference] weights.",
+            )
+        return images
+
+    @property
+    def pairs(self) -> list[CutTiles]:
+        """The training pairs of each image."""
+        return [CutTiles(image_id=image_id) for image_id in self.images]
+
+    def requires(self) -> list[CutTiles]:
+        """The training pairs."""
+        return self.pairs
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The training pairs by image, and the weights that learning starts from."""
+        initial = settings.Training().initial_weights
+        given = {"initial_weights": fingerprint(initial)} if Path(initial).is_file() else {}
+        return {pairs.image_id: pairs.digest for pairs in self.pairs} | given
+
+    @property
+    def folder(self) -> Path:
+        """Where the network and its checkpoint lie."""
+        return self.workspace.network(self.digest)
+
+    @property
+    def weights(self) -> Path:
+        """The network."""
+        return self.folder / "weights.h5"
+
+    @property
+    def thresholds(self) -> Path:
+        """The lowest confidence worth publishing, by category."""
+        return self.folder / "thresholds.json"
+
+    def output(self) -> list[luigi.LocalTarget]:
+        """The network, how it was learnt and how it should be used."""
+        names = ("weights.h5", "history.json", "thresholds.json", "run.json")
+        return [luigi.LocalTarget(str(self.folder / name)) for name in names]
+
+    def run(self) -> None:
+        """Learns; a killed training resumes from its checkpoint in the same folder."""
+        with self.finishing(self.folder / "run.json") as counts:
+            counts |= train_network(
+                [Path(pairs.output().path).parent for pairs in self.pairs],
+                settings.Labels().names,
+                settings.Training(),
+                settings.Thresholds().rules(ThresholdRules),
+                self.folder,
+                self.progress,
+            )

@@ -1,0 +1,271 @@
+"""From an image and a network to a map of buildings, its score, its page and its submission."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline import settings
+from pipeline.catalogue import read_catalogue
+from pipeline.errors import SourceError
+from pipeline.inference import InferenceRules
+from pipeline.provenance import RunRecord, read_record
+from pipeline.raster import Imagery
+from pipeline.steps.buildings import aggregate_image, read_thresholds
+from pipeline.steps.detections import infer_tiles
+from pipeline.steps.evaluation import evaluate_image
+from pipeline.steps.reporting import report_image
+from pipeline.steps.submission import submit
+from pipeline.targets import PublishedTarget
+from pipeline.tasks.learning import TileImage, TrainMaskRCNN
+from pipeline.tasks.sources import SourceLabels, SourceWeights
+from pipeline.tasks.step import ImageId, ImageStep, Step, digests
+from pipeline.tiling import shard_slices
+from pipeline.vectorize import VectorizeRules
+
+logger = logging.getLogger("luigi-interface")
+
+
+def network() -> TrainMaskRCNN | SourceWeights:
+    """The task whose weights inference uses: given ones, else those learnt here."""
+    return SourceWeights() if settings.Inference().weights else TrainMaskRCNN()
+
+
+class InferShard(ImageStep):
+    """One JSON of detections per tile, for a run of neighbouring tiles, and a manifest that closes it."""
+
+    shard = luigi.IntParameter(description="Which run of tiles, from 0.")
+    sections = (settings.Inference, settings.Outlines, settings.Labels)
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One GPU where one may be used."""
+        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
+
+    @property
+    def tiles(self) -> TileImage:
+        """The tiles of the image, of which this shard takes its run."""
+        return TileImage(image_id=self.image_id)
+
+    def requires(self) -> list[Step]:
+        """Tiles and weights."""
+        return [self.tiles, network()]
+
+    @property
+    def detections(self) -> Path:
+        """Folder of the image's per-tile JSON, shared by its shards."""
+        return self.folder("detections")
+
+    def output(self) -> luigi.LocalTarget:
+        """The manifest."""
+        name = f"shard_{self.shard}_of_{settings.Inference().shards}.manifest.json"
+        return luigi.LocalTarget(str(self.detections / name))
+
+    def run(self) -> None:
+        """Infers the tiles that have no JSON yet."""
+        index, inference = self.tiles.read(), settings.Inference()
+        with self.finishing(Path(self.output().path)) as counts:
+            counts |= infer_tiles(
+                self.image_id,
+                index.tiles[shard_slices(len(index.tiles), inference.shards)[self.shard]],
+                index.grid,
+                self.tiles.image.source,
+                network().weights,
+                settings.Labels().names,
+                inference.rules(InferenceRules),
+                settings.Outlines().rules(VectorizeRules),
+                self.detections,
+                self.progress,
+            )
+
+
+class AggregateImage(ImageStep):
+    """The map: one row per building, duplicates across tiles merged, as CSV and GeoJSON."""
+
+    sections = (settings.Aggregation, settings.Labels)
+
+    @property
+    def shards(self) -> list[InferShard]:
+        """All detections of the image."""
+        return [
+            InferShard(image_id=self.image_id, shard=shard) for shard in range(settings.Inference().shards)
+        ]
+
+    def requires(self) -> list[InferShard]:
+        """Every shard."""
+        return self.shards
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The detections; shards differ in which tiles they hold, not in what decides a detection."""
+        return digests(self.shards[0])
+
+    @property
+    def csv(self) -> Path:
+        """The published CSV."""
+        return self.workspace.output / f"{self.image_id}.csv"
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Lowest confidence published, by category."""
+        given = settings.Aggregation().score_thresholds
+        return read_thresholds(network().thresholds, given, settings.Labels().names)
+
+    def output(self) -> PublishedTarget:
+        """The published files."""
+        return PublishedTarget(self.workspace.record(self.image_id, "AggregateImage"), self.digest)
+
+    def run(self) -> None:
+        """Merges the detections across tiles and publishes the buildings."""
+        with self.publishing(self.output()) as (folder, counts):
+            counts |= aggregate_image(
+                self.shards[0].tiles.read(),
+                self.shards[0].detections,
+                settings.Labels().names,
+                self.thresholds,
+                settings.Aggregation(),
+                folder,
+                self.progress,
+            )
+
+
+class EvaluateImage(ImageStep):
+    """`<image_id>.report.json`: the challenge's metric of the published CSV against the labels."""
+
+    sections = (settings.Labels,)
+
+    @property
+    def buildings(self) -> AggregateImage:
+        """What is judged."""
+        return AggregateImage(image_id=self.image_id)
+
+    @property
+    def labels(self) -> SourceLabels:
+        """What it is judged by."""
+        return SourceLabels(image_id=self.image_id)
+
+    def requires(self) -> list[Step]:
+        """Buildings and labels."""
+        return [self.buildings, self.labels]
+
+    @property
+    def report(self) -> Path:
+        """The published metric."""
+        return self.workspace.output / f"{self.image_id}.report.json"
+
+    def output(self) -> PublishedTarget:
+        """The published metric."""
+        return PublishedTarget(self.workspace.record(self.image_id, "EvaluateImage"), self.digest)
+
+    def run(self) -> None:
+        """Scores the published CSV."""
+        with self.publishing(self.output()) as (folder, _):
+            report = evaluate_image(
+                self.image_id, self.buildings.csv, self.labels.source, self.labels.area, settings.Labels()
+            )
+            (folder / self.report.name).write_text(report.model_dump_json(indent=1))
+        logger.info("score of %s\n%s", self.image_id, report.table())
+
+
+class ReportImage(ImageStep):
+    """`<image_id>.html`: one page with the map, the metric where there are labels, and what made it."""
+
+    @property
+    def buildings(self) -> AggregateImage:
+        """What the page shows."""
+        return AggregateImage(image_id=self.image_id)
+
+    @property
+    def score(self) -> EvaluateImage | None:
+        """How good it is; None for an image without labels."""
+        return EvaluateImage(image_id=self.image_id) if SourceLabels(image_id=self.image_id).found else None
+
+    def requires(self) -> list[Step]:
+        """The buildings, and their score where there are labels."""
+        return [self.buildings, *([self.score] if self.score else [])]
+
+    def output(self) -> PublishedTarget:
+        """The page."""
+        return PublishedTarget(self.workspace.record(self.image_id, "ReportImage"), self.digest)
+
+    def run(self) -> None:
+        """Draws the page."""
+        score, tiles = self.score, self.buildings.shards[0].tiles
+        judged = (score.report, score.labels.source, score.labels.area) if score else None
+        with self.publishing(self.output()) as (folder, _):
+            page = report_image(
+                tiles.read(),
+                tiles.image.source,
+                settings.Imagery().rules(Imagery),
+                self.buildings.csv,
+                settings.Labels(),
+                self.buildings.thresholds,
+                self._records(),
+                judged,
+            )
+            (folder / f"{self.image_id}.html").write_text(page, encoding="utf-8")
+        logger.info("%s: open %s", self, self.workspace.output / f"{self.image_id}.html")
+
+    def _records(self) -> list[RunRecord]:
+        """Run records of everything the page tells of, in the graph's order."""
+        shards = self.buildings.shards
+        paths = [shards[0].tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
+        paths += [Path(shard.output().path) for shard in shards]
+        paths += [self.workspace.record(self.image_id, task) for task in ("AggregateImage", "EvaluateImage")]
+        return [record for path in paths if (record := read_record(path))]
+
+
+class Submission(Step):
+    """`submission_<split>.zip`: the validated CSVs of every image of a split, named as the challenge asks."""
+
+    split = ImageId(default="test", description="Folder of input/, or split of the catalogue.")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Image id to the name its CSV has in the zip."""
+        entries = read_catalogue(settings.Storage().catalogue)
+        listed = {name: entry.submission_name for name, entry in entries.items() if entry.split == self.split}
+        return listed | {name: listed.get(name, name) for name in self.workspace.images_of(self.split)}
+
+    @property
+    def buildings(self) -> list[AggregateImage]:
+        """The map of every image.
+
+        Raises:
+            SourceError: there is none.
+        """
+        if not self.names:
+            raise SourceError(
+                "no image in this split",
+                where=self.workspace.root / "input" / self.split,
+                remedy="Put images there, or name a catalogue in [Storage] catalogue.",
+            )
+        return [AggregateImage(image_id=image_id) for image_id in self.names]
+
+    def requires(self) -> list[AggregateImage]:
+        """Every map."""
+        return self.buildings
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The maps by image."""
+        return {task.image_id: task.digest for task in self.buildings}
+
+    def output(self) -> PublishedTarget:
+        """The zip."""
+        return PublishedTarget(self.workspace.record(f"submission_{self.split}", "Submission"), self.digest)
+
+    def run(self) -> None:
+        """Checks every CSV and packs them."""
+        with self.publishing(self.output()) as (folder, _):
+            submit(
+                {task.image_id: task.csv for task in self.buildings},
+                self.names,
+                {task.image_id: task.shards[0].tiles.read() for task in self.buildings},
+                folder / f"submission_{self.split}.zip",
+                settings.Labels().names,
+            )

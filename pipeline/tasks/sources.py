@@ -1,0 +1,133 @@
+"""What people give: images, labels, weights. Complete when they are there; running one says what is missing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import settings
+from pipeline.catalogue import read_catalogue
+from pipeline.errors import SourceError
+from pipeline.targets import SourceTarget, fingerprint
+from pipeline.tasks.step import ImageStep, Step
+
+
+class SourceImage(ImageStep):
+    """An orthomosaic: a file in input/<split>/images, or an address in the catalogue."""
+
+    @property
+    def found(self) -> Path | str | None:
+        """Path or URL of the image; None when there is none."""
+        entry = read_catalogue(settings.Storage().catalogue).get(self.image_id)
+        return self.workspace.find_image(self.image_id) or (entry.url if entry else None)
+
+    @property
+    def source(self) -> Path | str:
+        """Path or URL of the image.
+
+        Raises:
+            SourceError: there is none.
+        """
+        if self.found is not None:
+            return self.found
+        close = difflib.get_close_matches(self.image_id, self.workspace.images_everywhere(), n=1)
+        raise SourceError(
+            "no such image in input/*/images",
+            where=self.workspace.root,
+            found=self.image_id,
+            remedy=f"Did you mean {close[0]}?"
+            if close
+            else f"Put {self.image_id}.tif into input/test/images.",
+        )
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Fingerprint of the file."""
+        return {"image": fingerprint(self.found)} if self.found else {}
+
+    def output(self) -> SourceTarget:
+        """The file."""
+        return SourceTarget(self.found)
+
+    def run(self) -> None:
+        """Says where the image should have been."""
+        _ = self.source
+
+
+class SourceLabels(ImageStep):
+    """The labels of an image: a vector file in input/<split>/labels."""
+
+    @property
+    def found(self) -> Path | None:
+        """Path of the label file; None when there is none."""
+        return self.workspace.find_labels(self.image_id)
+
+    @property
+    def source(self) -> Path:
+        """Path of the label file.
+
+        Raises:
+            SourceError: there is none.
+        """
+        if self.found is not None:
+            return self.found
+        raise SourceError(
+            "no label file in input/*/labels",
+            where=self.workspace.root,
+            found=self.image_id,
+            remedy=f"Put {self.image_id}.geojson (or .gpkg, .shp, .fgb) into input/training/labels.",
+        )
+
+    @property
+    def area(self) -> Path | None:
+        """Path of the polygons within which the labels are complete; None for the whole image."""
+        return self.workspace.find_area(self.image_id)
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Fingerprints of the label file and of its area."""
+        paths = {"labels": self.found, "area": self.area}
+        return {name: fingerprint(path) for name, path in paths.items() if path}
+
+    def output(self) -> SourceTarget:
+        """The file."""
+        return SourceTarget(self.found)
+
+    def run(self) -> None:
+        """Says where the labels should have been."""
+        _ = self.source
+
+
+class SourceWeights(Step):
+    """Given weights, used as they are."""
+
+    @property
+    def weights(self) -> Path:
+        """The network."""
+        return Path(settings.Inference().weights).absolute()
+
+    @property
+    def thresholds(self) -> Path:
+        """The lowest confidence worth publishing, by category; beside the weights if anywhere."""
+        return self.weights.with_name("thresholds.json")
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Fingerprints of both files."""
+        paths = [path for path in (self.weights, self.thresholds) if path.is_file()]
+        return {path.name: fingerprint(path) for path in paths}
+
+    def output(self) -> SourceTarget:
+        """The file."""
+        return SourceTarget(self.weights)
+
+    def run(self) -> None:
+        """Says that the weights are missing."""
+        raise SourceError(
+            "no such weights file",
+            where="[Inference] weights",
+            found=str(self.weights),
+            remedy="Check the path, or leave it empty to train a network.",
+        )

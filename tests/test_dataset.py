@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from painted_tiles import CATEGORIES, item, tiles, write_tile
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+from models.dataset import Draw, TileDataset, collate_fn, draw_epoch, read_items
+from models.errors import DatasetError
+from models.recipe import Recipe
+
+RECIPE = Recipe()
+
+
+def _target(tmp_path, items, **size):
+    tile = write_tile(tmp_path, "r0000_c0000", items, **size)
+    return TileDataset([tile], CATEGORIES, RECIPE)[0]
+
+
+def test_items_become_boxes_labels_and_masks(tmp_path):
+    image, target = _target(
+        tmp_path,
+        [item(10, 20, 30.5, 60, "completed"), item(50, 4, 90, 24, "foundation")],
+        width=96,
+        height=80,
+    )
+    assert image.dtype == torch.uint8 and image.shape == (3, 80, 96)
+    assert target["boxes"].dtype == torch.float32
+    assert target["boxes"].tolist() == [[10, 20, 30.5, 60], [50, 4, 90, 24]]
+    assert target["labels"].tolist() == [3, 1] and target["labels"].dtype == torch.int64
+    assert target["masks"].shape == (2, 80, 96) and target["masks"].dtype == torch.uint8
+    assert target["masks"][1].sum() == pytest.approx(40 * 20, abs=60)
+    assert target["ignore_boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        item(10, 10, 40, 40, None),
+        item(10, 10, 40, 40, visible_share=0.29),
+        item(10, 10, 40, 13.9),
+        item(10, 10, 13.9, 40),
+    ],
+    ids=["unknown", "hidden", "flat", "narrow"],
+)
+def test_what_cannot_be_learnt_is_ignored(tmp_path, ignored):
+    _, target = _target(tmp_path, [item(50, 50, 90, 90), ignored])
+    assert target["labels"].tolist() == [3]
+    assert len(target["masks"]) == 1
+    assert len(target["ignore_boxes"]) == 1
+    assert target["ignore_boxes"][0, :2].tolist() == [10, 10]
+
+
+def test_rule_limits_themselves_are_learnt(tmp_path):
+    _, target = _target(tmp_path, [item(10, 10, 14, 14, visible_share=0.3)])
+    assert target["labels"].tolist() == [3] and len(target["ignore_boxes"]) == 0
+
+
+def test_holes_and_parts(tmp_path):
+    hole = [[30, 30], [60, 30], [60, 60], [30, 60], [30, 30]]
+    ring = [[10, 10], [80, 10], [80, 80], [10, 80], [10, 10]]
+    island = [[84, 84], [94, 84], [94, 94], [84, 94], [84, 84]]
+    entry = item(0, 0, 1, 1) | {"polygons": [[ring, hole], [island]]}
+    _, target = _target(tmp_path, [entry])
+    assert target["boxes"].tolist() == [[10, 10, 94, 94]]
+    mask = target["masks"][0]
+    assert mask[45, 45] == 0 and mask[20, 20] == 1 and mask[90, 90] == 1
+
+
+def test_tile_without_items(tmp_path):
+    _, target = _target(tmp_path, [])
+    assert target["boxes"].shape == (0, 4) and target["ignore_boxes"].shape == (0, 4)
+    assert target["labels"].shape == (0,) and target["masks"].shape == (0, 96, 96)
+
+
+def test_masks_lie_where_torchvision_reads_them(tmp_path):
+    """What the mask head is taught lies in the box where the item does, half a pixel would be too far."""
+    off = []
+    for shift in np.arange(0.05, 1, 0.1):
+        _, target = _target(tmp_path, [item(20 + shift, 30 + shift, 60 + shift, 70 + shift)])
+        around = torch.tensor([[10.0, 20, 70, 80]]) + torch.tensor(shift, dtype=torch.float32)
+        taught = project_masks_on_boxes(target["masks"], around, torch.zeros(1, dtype=torch.int64), 28)[0]
+        for axis in (0, 1):
+            profile = taught.sum(axis).numpy()
+            off.append(((profile * np.arange(28)).sum() / profile.sum() - 13.5) * 60 / 28)
+    assert np.mean(off) == pytest.approx(0, abs=0.05) and np.abs(off).max() < 0.5
+
+
+@settings(deadline=None, max_examples=25)
+@given(epoch=st.integers(0, 50), position=st.integers(0, 50))
+def test_shown_tiles_keep_their_items_in_place(tmp_path_factory, epoch, position):
+    folder = tmp_path_factory.mktemp("pairs")
+    entries = [item(8, 12, 40, 22, "completed"), item(60, 40, 72, 70, None)]
+    tile = write_tile(folder, "r0000_c0000", entries, width=96, height=80)
+    plain = Recipe(brightness=0, contrast=0)
+    image, target = TileDataset([tile], CATEGORIES, plain)[Draw(0, epoch, position)]
+    assert image.shape[1:] in ((80, 96), (96, 80))
+    assert target["masks"].shape[1:] == image.shape[1:]
+    for box, colour in ((target["boxes"][0], (220, 80, 80)), (target["ignore_boxes"][0], (120, 120, 120))):
+        x1, y1, x2, y2 = box.int().tolist()
+        assert (image[:, y1:y2, x1:x2] == torch.tensor(colour)[:, None, None]).all()
+    x1, y1, x2, y2 = target["boxes"][0].int().tolist()
+    assert target["masks"][0, y1 + 1 : y2, x1 + 1 : x2].all()
+
+
+def test_showing_depends_on_seed_epoch_and_position_alone(tmp_path):
+    data = TileDataset(tiles(tmp_path), CATEGORIES, RECIPE)
+    again = TileDataset(tiles(tmp_path), CATEGORIES, RECIPE)
+    other = TileDataset(tiles(tmp_path), CATEGORIES, Recipe(seed=2))
+    draws = [Draw(0, epoch, position) for epoch in range(4) for position in range(4)]
+    images = [data[draw][0] for draw in draws]
+    assert all(
+        torch.equal(image, again[draw][0]) for image, draw in reversed(list(zip(images, draws, strict=True)))
+    )
+    assert not all(torch.equal(image, other[draw][0]) for image, draw in zip(images, draws, strict=True))
+    assert len({image.numpy().tobytes() for image in images}) > 8
+
+
+def test_reading_processes_change_nothing(tmp_path):
+    data = TileDataset(tiles(tmp_path), CATEGORIES, RECIPE)
+    draws = draw_epoch(len(data), 0, RECIPE)
+    here, there = (
+        [
+            image
+            for images, _ in torch.utils.data.DataLoader(
+                data, batch_sampler=[draws[:2], draws[2:]], num_workers=workers, collate_fn=collate_fn
+            )
+            for image in images
+        ]
+        for workers in (0, 2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+@settings(deadline=None, max_examples=50)
+@given(count=st.integers(0, 30), wanted=st.integers(0, 90), epoch=st.integers(0, 5))
+def test_an_epoch_draws_tiles_evenly(count, wanted, epoch):
+    draws = draw_epoch(count, epoch, Recipe(tiles_per_epoch=wanted))
+    assert len(draws) == ((wanted or count) if count else 0)
+    assert [draw.position for draw in draws] == list(range(len(draws)))
+    shown = np.bincount([draw.index for draw in draws], minlength=count)
+    assert len(shown) == 0 or shown.max() - shown.min() <= 1
+
+
+def test_epochs_differ_in_order():
+    assert draw_epoch(20, 0, RECIPE) == draw_epoch(20, 0, RECIPE)
+    assert [d.index for d in draw_epoch(20, 0, RECIPE)] != [d.index for d in draw_epoch(20, 1, RECIPE)]
+
+
+def test_read_items(tmp_path):
+    tile = write_tile(tmp_path, "r0003_c0012", [item(1, 2, 3, 4, None, 0.5)])
+    items = read_items(tile.items)
+    assert items.tile == "grid/r0003_c0012" and items.categories == (None,)
+    assert items.polygons[0].bounds == (1, 2, 3, 4) and items.visible_shares.tolist() == [0.5]
+
+
+def test_odd_files_are_named(tmp_path):
+    tile = write_tile(tmp_path, "r0000_c0000", [item(1, 2, 30, 40, "palace")])
+    with pytest.raises(DatasetError, match="grid/r0000_c0000.*palace"):
+        TileDataset([tile], CATEGORIES, RECIPE)[0]
+    for content in ("{", json.dumps({"items": [{}], "image_id": "", "tile_id": ""}), "[]"):
+        tile.items.write_text(content)
+        with pytest.raises(DatasetError, match="not an item file"):
+            read_items(tile.items)
+    with pytest.raises(DatasetError, match="no such item file"):
+        read_items(tmp_path / "none.json")
+    tile.image.write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match="unreadable tile"):
+        TileDataset([tile], CATEGORIES, RECIPE)[0]

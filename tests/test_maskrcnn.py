@@ -1,0 +1,187 @@
+import pytest
+import torch
+from painted_tiles import CATEGORIES, item, write_tile
+from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+from torchvision.ops import FrozenBatchNorm2d, nms
+
+from models.dataset import TileDataset
+from models.errors import WeightsError
+from models.maskrcnn import BUILDERS, build
+from models.recipe import NETWORKS, Recipe
+
+LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return build("maskrcnn_small", CATEGORIES)
+
+
+@pytest.fixture(scope="module")
+def large():
+    torch.manual_seed(0)
+    return build("maskrcnn_resnet50_fpn_v2", CATEGORIES)
+
+
+def _image(height=96, width=96):
+    return torch.randint(
+        0, 255, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+    )
+
+
+def _sample(tmp_path, items, **size):
+    tile = write_tile(tmp_path, "r0000_c0000", items, **size)
+    return TileDataset([tile], CATEGORIES, Recipe())[0]
+
+
+def test_every_network_has_a_builder():
+    assert set(BUILDERS) == set(NETWORKS)
+    assert Recipe().network == "maskrcnn_resnet50_fpn_v2"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_learns_and_finds(tmp_path, network):
+    torch.manual_seed(0)
+    model = build(network, CATEGORIES)
+    image, target = _sample(tmp_path, [item(10, 10, 60, 60), item(70, 60, 94, 90, None)])
+    losses = model.train()([image], [target])
+    assert set(losses) == LOSSES
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    model.roi_heads.score_thresh = 0.0
+    with torch.inference_mode():
+        (found,) = model.eval()([_image()])
+    assert found["probabilities"].shape == (len(found["boxes"]), 3) and len(found["boxes"])
+    assert found["masks"].shape == (len(found["boxes"]), 1, 28, 28)
+
+
+def test_default_network_is_torchvisions(large):
+    theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=4).state_dict()
+    ours = large.state_dict()
+    assert {name: value.shape for name, value in ours.items()} == {
+        name: v.shape for name, v in theirs.items()
+    }
+
+
+def test_default_network_computes_what_torchvisions_does(large):
+    """Same weights, same size: the same best box, up to what the two make of a score."""
+    theirs = maskrcnn_resnet50_fpn_v2(
+        weights=None, weights_backbone=None, num_classes=4, min_size=96, max_size=96,
+        box_score_thresh=0.0, box_detections_per_img=1000, box_nms_thresh=1.0,
+    )  # fmt: skip
+    theirs.load_state_dict(large.state_dict())
+    heads = large.roi_heads
+    before = heads.score_thresh, heads.nms_thresh, heads.detections_per_img
+    heads.score_thresh, heads.nms_thresh, heads.detections_per_img = 0.0, 1.0, 1000
+    with torch.inference_mode():
+        (mine,) = large.eval()([_image()])
+        (other,) = theirs.eval()([_image().float() / 255])
+    heads.score_thresh, heads.nms_thresh, heads.detections_per_img = before
+    best = other["scores"].argmax()
+    distances = (mine["boxes"] - other["boxes"][best]).abs().amax(dim=1)
+    same = distances.argmin()
+    assert distances[same] < 1e-2
+    assert mine["probabilities"][same, other["labels"][best] - 1] == pytest.approx(
+        other["scores"][best].item(), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (100, 75)])
+def test_input_keeps_its_size(small, size):
+    images, _ = small.transform([_image(*size)])
+    assert images.image_sizes == [size]
+    padded = images.tensors.shape[-2:]
+    assert all(side % 32 == 0 and side - 32 < given <= side for given, side in zip(size, padded, strict=True))
+    expected = (_image(*size)[0].float() / 255 - 0.485) / 0.229
+    assert torch.allclose(images.tensors[0, 0, : size[0], : size[1]], expected, atol=1e-6)
+
+
+def test_probabilities_of_all_categories_survive(small):
+    heads = small.roi_heads
+    torch.manual_seed(1)
+    proposals = torch.rand(40, 4) * 40
+    proposals[:, 2:] += proposals[:, :2] + 8
+    logits, deltas = torch.randn(40, 4) * 2, torch.randn(40, 16) * 0.1
+    (boxes,), (probabilities,), (labels,) = heads.postprocess_detections(
+        logits, deltas, [proposals], [(96, 96)]
+    )
+    softmax = logits.softmax(1)
+    assert 0 < len(boxes) < 40
+    for box, row, label in zip(boxes, probabilities, labels, strict=True):
+        (source,) = torch.where((softmax[:, 1:] == row).all(dim=1))[0]
+        assert label == row.argmax() + 1
+        decoded = heads.box_coder.decode(deltas, [proposals])[source, label].clamp(0, 96)
+        assert torch.allclose(box, decoded)
+    foreground = probabilities.sum(1)
+    assert (foreground.diff() <= 1e-6).all()
+    assert len(nms(boxes, foreground, heads.nms_thresh)) == len(boxes)
+
+
+def test_one_building_of_two_minds_is_one_detection(small):
+    proposals = torch.tensor([[10.0, 10, 50, 50], [11, 10, 50, 50]])
+    logits = torch.tensor([[0.0, 3, 0, 0], [0, 0, 0, 4]])
+    (boxes,), (probabilities,), (labels,) = small.roi_heads.postprocess_detections(
+        logits, torch.zeros(2, 16), [proposals], [(96, 96)]
+    )
+    assert labels.tolist() == [3] and boxes.tolist() == [[11, 10, 50, 50]]
+    assert probabilities.shape == (1, 3)
+
+
+def test_anchors_in_ignore_boxes_are_neither(small):
+    anchors = torch.tensor(
+        [[10.0, 10, 30, 30], [12, 12, 22, 22], [60, 60, 80, 80], [24, 10, 44, 30], [70, 0, 90, 20]]
+    )
+    target = {"boxes": torch.tensor([[60.0, 60, 80, 80]]), "ignore_boxes": torch.tensor([[10.0, 10, 30, 30]])}
+    (labels,), _ = small.rpn.assign_targets_to_anchors([anchors], [target])
+    assert labels.tolist() == [-1, -1, 1, 0, 0]
+    nothing = target | {"boxes": torch.zeros(0, 4)}
+    (labels,), _ = small.rpn.assign_targets_to_anchors([anchors], [nothing])
+    assert labels.tolist() == [-1, -1, 0, 0, 0]
+
+
+def test_proposals_in_ignore_boxes_are_neither(small):
+    proposals = torch.tensor([[10.0, 10, 30, 30], [60, 60, 80, 80], [70, 0, 90, 20]])
+    target = {
+        "boxes": torch.tensor([[60.0, 60, 80, 80]]),
+        "labels": torch.tensor([2]),
+        "ignore_boxes": torch.tensor([[0.0, 0, 85, 85]]),
+    }
+    kept = small.roi_heads.learnt_proposals([proposals], [target])
+    assert kept[0].tolist() == [[60, 60, 80, 80], [70, 0, 90, 20]]
+
+
+@pytest.mark.parametrize("network", ["maskrcnn_small", "maskrcnn_resnet50_fpn_v2"])
+@pytest.mark.parametrize(
+    "items", [[], [item(0, 0, 64, 64, None)]], ids=["empty", "ignored from edge to edge"]
+)
+def test_tiles_without_anything_to_learn(tmp_path, small, large, network, items):
+    model = (small if network == "maskrcnn_small" else large).train()
+    image, target = _sample(tmp_path, items, width=64, height=64)
+    losses = model([image], [target])
+    assert all(value.isfinite() for value in losses.values())
+    sum(losses.values()).backward()
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_batch_norms_freeze():
+    backbone = build("maskrcnn_resnet50_fpn_v2", CATEGORIES, frozen_norms="backbone")
+    kinds = {type(module) for module in backbone.backbone.body.modules()}
+    assert FrozenBatchNorm2d in kinds and torch.nn.BatchNorm2d not in kinds
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
+    whole = build("maskrcnn_resnet50_fpn_v2", CATEGORIES, frozen_norms="all")
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
+
+
+def test_stride_in_1x1():
+    model = build("maskrcnn_resnet50_fpn_v2", CATEGORIES, backbone_stride_in_1x1=True)
+    for stage in ("layer2", "layer3", "layer4"):
+        block = getattr(model.backbone.body, stage)[0]
+        assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(WeightsError, match="unknown network .found 'maskrcnn_huge'.*maskrcnn_small"):
+        build("maskrcnn_huge", CATEGORIES)
+    with pytest.raises(WeightsError, match="unknown argument"):
+        build("maskrcnn_small", CATEGORIES, backbone_stride_in_1x1=True)

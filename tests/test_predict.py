@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+from painted_tiles import CATEGORIES
+
+from models.errors import DeviceError, PredictionError
+from models.maskrcnn import build
+from models.predict import Predictor
+from models.weights import WeightsMetadata, weights_digest, write_weights
+
+
+class Cramped(torch.nn.Module):
+    """A network on a device whose memory holds `room` images."""
+
+    def __init__(self, model, room):
+        super().__init__()
+        self.model, self.room, self.sizes = model, room, []
+        self.network, self.categories, self.roi_heads = model.network, model.categories, model.roi_heads
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        if len(images) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return self.model(images)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build("maskrcnn_small", CATEGORIES)
+
+
+def _images(count, height=64, width=96):
+    return np.random.default_rng(1).integers(0, 255, (count, 3, height, width), dtype=np.uint8)
+
+
+def test_prediction_arrays(model):
+    predictions = Predictor(model, "cpu", score_threshold=0.0, detections_per_tile=7).predict(_images(2))
+    assert len(predictions) == 2
+    for prediction in predictions:
+        found = len(prediction.scores)
+        assert 0 < found <= 7
+        shapes = {name: getattr(prediction, name).shape for name in prediction._fields}
+        assert shapes == {
+            "boxes": (found, 4), "scores": (found,), "probabilities": (found, 3), "masks": (found, 28, 28),
+        }  # fmt: skip
+        assert all(values.dtype == np.float32 for values in prediction)
+        assert (prediction.boxes >= 0).all() and (prediction.boxes <= (96, 64, 96, 64)).all()
+        assert (prediction.scores == prediction.probabilities.max(axis=1)).all()
+        assert (prediction.probabilities.sum(axis=1) <= 1 + 1e-6).all()
+        assert (np.diff(prediction.probabilities.sum(axis=1)) <= 1e-6).all()
+        assert prediction.masks.min() >= 0 and prediction.masks.max() <= 1
+
+
+def test_nothing_found_and_nothing_asked(model):
+    predictor = Predictor(model, "cpu", score_threshold=0.999)
+    (prediction,) = predictor.predict(_images(1))
+    assert prediction.boxes.shape == (0, 4) and prediction.probabilities.shape == (0, 3)
+    assert prediction.masks.shape == (0, 28, 28)
+    assert predictor.predict(_images(0)) == []
+
+
+def test_batches_are_halved_until_they_fit(model):
+    cramped = Cramped(model, room=2)
+    predictor = Predictor(cramped, "cpu", score_threshold=0.0)
+    alone = [Predictor(model, "cpu", score_threshold=0.0).predict(image[None])[0] for image in _images(7)]
+    together = predictor.predict(_images(7))
+    assert cramped.sizes == [7, 4, 2, 2, 2, 1] and len(together) == 7
+    for one, other in zip(alone, together, strict=True):
+        assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+    cramped.sizes.clear()
+    predictor.predict(_images(4))
+    assert cramped.sizes == [2, 2]
+
+
+def test_one_image_too_large_is_said(model):
+    with pytest.raises(
+        PredictionError, match=r"one image alone exceeds the memory .found .64, 96.*smaller tiles"
+    ):
+        Predictor(Cramped(model, room=0), "cpu").predict(_images(4))
+
+
+@pytest.mark.parametrize(
+    "images", [_images(1).astype(np.float32), _images(1)[0], _images(1).transpose(0, 2, 3, 1)]
+)
+def test_other_arrays_are_refused(model, images):
+    with pytest.raises(PredictionError, match="uint8"):
+        Predictor(model, "cpu").predict(images)
+
+
+def test_half_precision_keeps_boxes_exact(model):
+    """bfloat16 geometry would round coordinates near 500 px to multiples of 2."""
+    images = _images(1, 512, 512)
+    predictor = Predictor(model, "cpu", "bfloat16", score_threshold=0.0)
+    boxes = predictor.predict(images)[0].boxes
+    large = boxes[(boxes > 256) & (boxes < 512)]
+    assert len(large) > 10 and (large % 1 != 0).mean() > 0.9
+
+
+def test_predictor_knows_its_weights(tmp_path, model):
+    path = tmp_path / "weights.h5"
+    write_weights(path, model, WeightsMetadata("maskrcnn_small", {}, CATEGORIES))
+    predictor = Predictor(path, "cpu", score_threshold=0.0)
+    assert (predictor.name, predictor.categories) == ("maskrcnn_small", CATEGORIES)
+    assert predictor.digest == weights_digest(path) and len(predictor.digest) == 64
+    expected = Predictor(model, "cpu", score_threshold=0.0).predict(_images(1))[0]
+    found = predictor.predict(_images(1))[0]
+    assert np.array_equal(expected.boxes, found.boxes) and np.array_equal(expected.masks, found.masks)
+
+
+def test_unknown_devices_are_refused(model):
+    with pytest.raises(DeviceError, match="unknown device"):
+        Predictor(model, "abacus")
+    with pytest.raises(DeviceError, match="no such GPU"):
+        Predictor(model, "cuda:99")
+    with pytest.raises(DeviceError, match="unknown precision"):
+        Predictor(model, "cpu", "float8")
+
+
+@pytest.mark.gpu
+def test_gpu_agrees_with_cpu(model):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    one = Predictor(model, "cuda", "float32", score_threshold=0.0).predict(_images(1))[0]
+    other = Predictor(model, "cpu", score_threshold=0.0).predict(_images(1))[0]
+    assert np.allclose(np.sort(one.scores)[-5:], np.sort(other.scores)[-5:], atol=1e-3)

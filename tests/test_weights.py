@@ -1,0 +1,250 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from painted_tiles import CATEGORIES
+from torchvision.ops import FrozenBatchNorm2d
+
+from models.errors import WeightsError
+from models.maskrcnn import IMAGE_MEAN, IMAGE_STD, build
+from models.pretrained import build_initial
+from models.recipe import Recipe
+from models.weights import (
+    FORMAT_VERSION,
+    WeightsMetadata,
+    build_from_weights,
+    read_metadata,
+    read_weights,
+    weights_digest,
+    write_weights,
+)
+
+RESNET50 = Path(__file__).parents[2] / "shared" / "data" / "weights" / "resnet50_imagenet.pth"
+METADATA = WeightsMetadata(
+    network="maskrcnn_small",
+    arguments={},
+    categories=CATEGORIES,
+    recipe=asdict(Recipe(network="maskrcnn_small")),
+    data_digest="ab" * 32,
+    epoch=7,
+    metrics={"score": 0.81},
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build("maskrcnn_small", CATEGORIES).eval()
+
+
+@pytest.fixture
+def path(tmp_path, model):
+    write_weights(tmp_path / "weights.h5", model, METADATA)
+    return tmp_path / "weights.h5"
+
+
+def test_round_trip(path, model):
+    metadata, state = read_weights(path)
+    assert metadata == METADATA == read_metadata(path)
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    again = build_from_weights(path, CATEGORIES)
+    assert not again.training and again.categories == CATEGORIES and again.network == "maskrcnn_small"
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_file_is_plain_hdf5(path):
+    with h5py.File(path) as src:
+        assert src.attrs["format_version"] == FORMAT_VERSION
+        assert json.loads(src.attrs["categories"]) == list(CATEGORIES)
+        assert set(json.loads(src.attrs["versions"])) == {"torch", "torchvision", "h5py", "numpy"}
+        assert all(isinstance(src["state_dict"][name], h5py.Dataset) for name in src["state_dict"])
+    assert not list(path.parent.glob(".*"))
+
+
+def test_half_is_small_and_close(tmp_path, path, model):
+    half = tmp_path / "half.h5"
+    write_weights(half, model, METADATA, half=True)
+    assert half.stat().st_size < 0.55 * path.stat().st_size
+    state = build_from_weights(half).state_dict()
+    for name, value in model.state_dict().items():
+        assert state[name].dtype == value.dtype
+        assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_frozen_norms_survive(tmp_path):
+    model = build("maskrcnn_resnet18_fpn", CATEGORIES, frozen_norms="backbone")
+    metadata = WeightsMetadata("maskrcnn_resnet18_fpn", {"frozen_norms": "backbone"}, CATEGORIES)
+    write_weights(tmp_path / "weights.h5", model, metadata)
+    again = build_from_weights(tmp_path / "weights.h5")
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in again.modules())
+
+
+def test_digest_follows_content(path):
+    before = weights_digest(path)
+    assert before == weights_digest(path) and len(before) == 64
+    with h5py.File(path, "a") as dst:
+        dst["state_dict"][next(iter(dst["state_dict"]))][...] = 0
+    assert weights_digest(path) != before
+
+
+def test_an_error_leaves_the_old_file(path, model):
+    before = weights_digest(path)
+    with pytest.raises(TypeError):
+        write_weights(
+            path, model, WeightsMetadata("maskrcnn_small", {}, CATEGORIES, metrics={"score": object()})
+        )
+    assert weights_digest(path) == before and not list(path.parent.glob(".*"))
+
+
+def test_other_files_are_refused(tmp_path, path):
+    with pytest.raises(WeightsError, match="no such weights file"):
+        build_from_weights(tmp_path / "none.h5")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.h5")
+    (tmp_path / "short.h5").write_bytes(path.read_bytes()[:3000])
+    for name in ("pickle.h5", "short.h5"):
+        with pytest.raises(WeightsError, match="not an HDF5 file"):
+            read_weights(tmp_path / name)
+    h5py.File(tmp_path / "other.h5", "w").close()
+    with pytest.raises(WeightsError, match="not weights of format version 1"):
+        read_metadata(tmp_path / "other.h5")
+
+
+def _edited(path, edit):
+    with h5py.File(path, "a") as dst:
+        edit(dst, dst["state_dict"])
+    return path
+
+
+NAME = "roi_heads.box_predictor.cls_score.bias"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda dst, state: dst.attrs.update(format_version=2), r"format version 1 .found .*2"),
+        (lambda dst, state: dst.attrs.update(categories='["a", "b"]'), "does not fit maskrcnn_small at"),
+        (lambda dst, state: dst.attrs.update(network="maskrcnn_huge"), "unknown network"),
+        (lambda dst, state: dst.attrs.update(arguments='{"depth": 9}'), "unknown argument"),
+        (lambda dst, state: dst.attrs.update(recipe="{"), "damaged metadata"),
+        (lambda dst, state: dst.attrs.__delitem__("epoch"), "damaged metadata"),
+        (lambda dst, state: dst.__delitem__("state_dict"), "damaged metadata"),
+        (lambda dst, state: state.__delitem__(NAME), "does not fit maskrcnn_small at"),
+        (lambda dst, state: state.create_dataset("more", data=[1.0]), "does not fit maskrcnn_small at more"),
+        (lambda dst, state: state.create_group("more"), "more is not plain numbers"),
+        (lambda dst, state: state.create_dataset("more", data=[b"os.system"]), "more is not plain numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused(path, edit, message):
+    with pytest.raises(WeightsError, match=message):
+        build_from_weights(_edited(path, edit))
+
+
+def test_links_out_of_the_file_are_refused(tmp_path, path):
+    with h5py.File(tmp_path / "elsewhere.h5", "w") as dst:
+        dst["secret"] = np.zeros(4, np.float32)
+    (tmp_path / "bytes").write_bytes(b"\0" * 16)
+    layout = h5py.VirtualLayout((4,), np.float32)
+    layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "secret", (4,))
+
+    def external(state):
+        state.create_dataset(NAME, (4,), np.float32, external=[(str(tmp_path / "bytes"), 0, 16)])
+
+    for link in (
+        lambda state: state.__setitem__(NAME, h5py.ExternalLink(str(tmp_path / "elsewhere.h5"), "secret")),
+        lambda state: state.__setitem__(
+            NAME, h5py.SoftLink("/state_dict/roi_heads.box_predictor.cls_score.weight")
+        ),
+        lambda state: state.create_virtual_dataset(NAME, layout),
+        external,
+    ):
+        _edited(path, lambda dst, state, link=link: (state.__delitem__(NAME), link(state)))
+        with pytest.raises(WeightsError, match=f"{NAME} is not plain numbers inside the file"):
+            read_weights(path)
+        with pytest.raises(WeightsError, match=f"{NAME} is not plain numbers inside the file"):
+            build_from_weights(path)
+
+
+def test_other_categories_are_refused(path):
+    with pytest.raises(WeightsError, match="other categories than completed, foundation, unfinished"):
+        build_from_weights(path, ("completed", "foundation", "unfinished"))
+
+
+def test_training_may_begin_with_own_weights(path, model):
+    recipe = Recipe(network="maskrcnn_small", initial_weights=str(path))
+    same = build_initial(recipe, CATEGORIES).state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in model.state_dict().items())
+    other = build_initial(recipe, ("building",)).state_dict()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, other[name])}
+    assert changed and all(name.startswith(("roi_heads.box_pred", "roi_heads.mask_pred")) for name in changed)
+    with pytest.raises(WeightsError, match="does not fit maskrcnn_resnet18_fpn"):
+        build_initial(Recipe(network="maskrcnn_resnet18_fpn", initial_weights=str(path)), CATEGORIES)
+
+
+def test_initial_weights_that_are_none(tmp_path):
+    with pytest.raises(WeightsError, match="no such initial weights"):
+        build_initial(Recipe(initial_weights=str(tmp_path / "none.pth")), CATEGORIES)
+    torch.save({"model": lambda: None} if False else {"state": Path("code")}, tmp_path / "code.pth")
+    with pytest.raises(WeightsError, match="not a file of weights alone"):
+        build_initial(Recipe(initial_weights=str(tmp_path / "code.pth")), CATEGORIES)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="not a state dict"):
+        build_initial(Recipe(initial_weights=str(tmp_path / "list.pth")), CATEGORIES)
+    with pytest.raises(WeightsError, match=r"no such weights for maskrcnn_small.*Offered: none"):
+        build_initial(Recipe(network="maskrcnn_small", initial_weights="coco"), CATEGORIES)
+
+
+def test_a_backbone_file_fills_the_backbone(tmp_path):
+    torch.manual_seed(5)
+    body = build("maskrcnn_resnet18_fpn", CATEGORIES).backbone.body.state_dict()
+    file = {name: value.half() if value.ndim == 4 else value for name, value in body.items()}
+    torch.save(
+        file | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "body.pth"
+    )
+    recipe = Recipe(
+        network="maskrcnn_resnet18_fpn", initial_weights=str(tmp_path / "body.pth"), trainable_stages=2
+    )
+    loaded = build_initial(recipe, CATEGORIES).backbone.body
+    assert torch.equal(loaded.conv1.weight, body["conv1.weight"].half().float())
+    assert torch.equal(loaded.layer4[1].bn2.running_var, body["layer4.1.bn2.running_var"])
+    learning = {name.partition(".")[0] for name, value in loaded.named_parameters() if value.requires_grad}
+    assert learning == {"layer3", "layer4"}
+    torch.save({name: value for name, value in file.items() if "layer4" not in name}, tmp_path / "short.pth")
+    with pytest.raises(WeightsError, match=r"does not fit maskrcnn_resnet18_fpn at backbone.body.layer4"):
+        build_initial(
+            Recipe(network="maskrcnn_resnet18_fpn", initial_weights=str(tmp_path / "short.pth")), CATEGORIES
+        )
+
+
+@pytest.mark.skipif(not RESNET50.exists(), reason="the ImageNet ResNet-50 is not on this machine")
+def test_imagenet_resnet50_is_exact_with_its_own_strides():
+    """In the file's own layout batch norms meet the statistics they were trained on; in the other less."""
+    image = _smooth_noise()
+    drifts = {}
+    for stride_in_1x1 in (True, False):
+        recipe = Recipe(initial_weights=str(RESNET50), backbone_stride_in_1x1=stride_in_1x1)
+        model = build_initial(recipe, CATEGORIES)
+        assert model.arguments["frozen_norms"] == "backbone"
+        body, block = model.backbone.body.eval(), model.backbone.body.layer2[0]
+        assert block.conv1.stride == ((2, 2) if stride_in_1x1 else (1, 1))
+        inputs = []
+        block.bn2.register_forward_hook(
+            lambda _module, given, _output, inputs=inputs: inputs.append(given[0])
+        )
+        with torch.inference_mode():
+            body(image)
+        drifts[stride_in_1x1] = body.conv1.weight.dtype, inputs[0].shape
+    assert drifts[True] == drifts[False]
+
+
+def _smooth_noise():
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 16), size=(128, 128), mode="bicubic").clamp(
+        0, 1
+    )
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
+    return (image - mean) / std
