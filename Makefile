@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system bench lock clean
+.PHONY: demo test test-all check postgis system bench docs lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
@@ -32,6 +32,9 @@ check: .venv/installed  ## style and types
 
 postgis: .venv/installed system  ## a PostGIS of our own on a free port, for trying things out; Ctrl-C stops it
 	$(BIN)/python tests/postgis.py serve
+
+docs: .venv/installed  ## the reference pages, from the code
+	$(BIN)/python docs/reference.py
 
 lock: .venv/installed  ## write down what is installed as the exact versions to install
 	sed -n '/^#/p' constraints.txt > .lock

@@ -5,9 +5,9 @@ In the order of a run:
 1. `categories`  what is told apart, and which number stands for it
 2. `recipe`      every knob of training, with its default
 3. `dataset`     training tiles → images and targets
-4. `maskrcnn`    the networks, by name
+4. `maskrcnn`    the networks, by name, from altered heads (`regions`) and a small backbone (`small`)
 5. `pretrained`  the weights a training begins with
-6. `train`       training tiles → `weights.h5`, resumable after every epoch
+6. `train`       training tiles → `weights.h5`, in epochs (`engine`) that are kept (`checkpoint`)
 7. `weights`     the HDF5 file of weights and what is known about them
 8. `predict`     images → boxes, masks and the probability of every category
 

@@ -41,18 +41,22 @@ class TrainingTile(NamedTuple):
 
 
 class Items(NamedTuple):
-    """The items of one tile; polygons object[n] (MultiPolygon, tile px), visible_shares float64[n], 0 to 1."""
+    """The items of one tile."""
 
     tile: str
+    """`image_id/tile_id`, for messages."""
     polygons: np.ndarray
+    """object[n], MultiPolygons in tile px."""
     categories: tuple[str | None, ...]
+    """None where the condition is not known."""
     visible_shares: np.ndarray
+    """float64[n], share of a label's area inside the tile, 0 to 1."""
 
 
 class Draw(NamedTuple):
-    """One showing of a tile: its index, and the epoch and place there that decide how it is shown."""
+    """One showing of a tile, by its index, and the epoch and place there that decide how it is shown."""
 
-    index: int
+    tile: int
     epoch: int
     position: int
 
@@ -152,8 +156,8 @@ def draw_epoch(tiles: int, epoch: int, recipe: Recipe) -> list[Draw]:
 class TileDataset(Dataset):
     """Images uint8[3,h,w] and targets of training tiles.
 
-    `dataset[index]` is a tile as it is; `dataset[Draw(...)]` is the tile turned, flipped, brightened
-    and contrasted as seed, epoch and position decide, whichever process reads it.
+    `dataset[index]` is a tile as it is; `dataset[Draw(...)]` is the tile turned, mirrored and lit
+    otherwise as seed, epoch and position decide, whichever process reads it.
     """
 
     def __init__(self, tiles: Sequence[TrainingTile], categories: tuple[str, ...], recipe: Recipe):
@@ -163,12 +167,13 @@ class TileDataset(Dataset):
         return len(self.tiles)
 
     def __getitem__(self, key: int | Draw) -> tuple[torch.Tensor, Target]:
-        index = key.index if isinstance(key, Draw) else key
+        index = key.tile if isinstance(key, Draw) else key
         image, items = read_image(self.tiles[index].image), read_items(self.tiles[index].items)
         if isinstance(key, Draw):
             chance = np.random.default_rng((self.recipe.seed, key.epoch, key.position))
             image, items = _show(image, items, self.recipe, chance)
-        target = make_target(items, *image.shape[1:], self.categories, self.recipe)
+        height, width = image.shape[1:]
+        target = make_target(items, height, width, self.categories, self.recipe)
         target["image_id"] = torch.tensor([index])
         return torch.from_numpy(np.ascontiguousarray(image)), target
 
@@ -185,14 +190,16 @@ def _show(
     turns, mirrored = int(chance.integers(4)), bool(chance.integers(2))
     brightness = 1 + chance.uniform(-recipe.brightness, recipe.brightness)
     contrast = 1 + chance.uniform(-recipe.contrast, recipe.contrast)
+    tint = 1 + chance.uniform(-recipe.tint, recipe.tint, 3)
     if recipe.flips:
         height, width = image.shape[1:]
         image = np.rot90(image[:, :, ::-1] if mirrored else image, turns, axes=(1, 2))
         polygons = shapely.transform(items.polygons, lambda xy: _turn(xy, height, width, turns, mirrored))
         items = items._replace(polygons=polygons)
-    if recipe.brightness or recipe.contrast:
+    if recipe.brightness or recipe.contrast or recipe.tint:
         mean = image.mean()
-        image = np.clip((image - mean) * contrast + mean * brightness + 0.5, 0, 255).astype(np.uint8)
+        gain = (brightness * tint)[:, None, None]
+        image = np.clip(((image - mean) * contrast + mean) * gain + 0.5, 0, 255).astype(np.uint8)
     return image, items
 
 

@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from models.errors import TrainingError
 
-NETWORKS = ("maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet18_fpn", "maskrcnn_small")
+Network = Literal["maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet18_fpn", "maskrcnn_small"]
 """Names of the networks in `models.maskrcnn`: torchvision's, a lighter one, and one for a CPU."""
+NETWORKS: tuple[Network, ...] = get_args(Network)
 
 Optimizer = Literal["adamw", "sgd"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -18,8 +19,8 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 class Recipe:
     """How a network is made and trained. Equal recipes on equal tiles give equal weights on a CPU."""
 
-    network: str = "maskrcnn_resnet50_fpn_v2"
-    """The network, one of `NETWORKS`."""
+    network: Network = "maskrcnn_resnet50_fpn_v2"
+    """The network: torchvision's, a lighter one, or one small enough for a CPU."""
     initial_weights: str = ""
     """What training begins with: empty for none, `imagenet` (backbone) or `coco` (whole network) to
     fetch torchvision's, or a file: `.h5` of this package, or `.pth` with a state dict."""
@@ -58,6 +59,8 @@ class Recipe:
     """Largest change of a tile's brightness, as a share of it, 0 to 1."""
     contrast: float = 0.15
     """Largest change of a tile's contrast, as a share of it, 0 to 1."""
+    tint: float = 0.1
+    """Largest change of a tile's red, green and blue, each as a share of it, 0 to 1: other light."""
 
     seed: int = 1
     """Where all chance begins: first weights, order of tiles, how they are shown, sampling."""
@@ -76,13 +79,12 @@ class Recipe:
         hints = get_type_hints(type(self))
         for field in fields(self):
             self._require(_is_of(getattr(self, field.name), hints[field.name]), field.name)
-        self._require(self.network in NETWORKS, "network")
         for name in ("epochs", "batch_size", "validate_every"):
             self._require(getattr(self, name) >= 1, name)
         for name in ("tiles_per_epoch", "warmup_steps", "weight_decay", "gradient_clip", "min_item_px",
                      "workers", "seed"):  # fmt: skip
             self._require(getattr(self, name) >= 0, name)
-        for name in ("min_visible_share", "brightness", "contrast"):
+        for name in ("min_visible_share", "brightness", "contrast", "tint"):
             self._require(0 <= getattr(self, name) <= 1, name)
         self._require(self.learning_rate > 0, "learning_rate")
         self._require(0 <= self.trainable_stages <= 5, "trainable_stages")

@@ -1,38 +1,39 @@
 """Jengo: from drone orthomosaics to building maps.
 
-``luigi --module pipeline ReportImage --image-id grid_042 --local-scheduler`` runs the graph below
-this line, in this order; `pipeline.tasks` is the place to read on.
+``luigi --module pipeline ReportImage --image-id grid_042 --local-scheduler`` runs the graph listed
+below, in this order; `pipeline.tasks` is the place to read on.
 """
 
 from pipeline.logs import shorten_errors
-from pipeline.tasks import (
-    AggregateImage,
-    CutTiles,
-    EvaluateImage,
-    InferShard,
-    LoadLabels,
-    ReportImage,
+
+from pipeline.tasks import (  # isort: skip
     SourceImage,
     SourceLabels,
-    SourceWeights,
-    Submission,
     TileImage,
+    LoadLabels,
+    CutTiles,
     TrainMaskRCNN,
-)  # isort: skip
+    SourceWeights,
+    InferShard,
+    AggregateImage,
+    EvaluateImage,
+    ReportImage,
+    Submission,
+)
 
-__all__ = [
-    "AggregateImage",
-    "CutTiles",
-    "EvaluateImage",
-    "InferShard",
-    "LoadLabels",
-    "ReportImage",
+__all__ = [  # noqa: RUF022 (run order)
     "SourceImage",
     "SourceLabels",
-    "SourceWeights",
-    "Submission",
     "TileImage",
+    "LoadLabels",
+    "CutTiles",
     "TrainMaskRCNN",
+    "SourceWeights",
+    "InferShard",
+    "AggregateImage",
+    "EvaluateImage",
+    "ReportImage",
+    "Submission",
 ]
 
 shorten_errors()

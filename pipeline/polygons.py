@@ -1,11 +1,11 @@
-"""Small repairs on arrays of polygons, shared by what makes polygons (vectorize) and what joins them (seams)."""
+"""Small repairs on arrays of polygons, for what makes them (vectorize) and what joins them (seams)."""
 
 from __future__ import annotations
 
 import numpy as np
 import shapely
 
-_POLYGON = 3  # shapely's type id
+_POLYGON, _MULTIPOLYGON = 3, 6  # shapely's type ids
 
 
 def largest_parts(geometries: np.ndarray) -> np.ndarray:
@@ -34,6 +34,26 @@ def largest_parts(geometries: np.ndarray) -> np.ndarray:
     found[owner[order]] = parts[order]  # the last write of an owner is its largest part
     largest[compound] = found
     return largest
+
+
+def polygonal(geometries: np.ndarray) -> np.ndarray:
+    """The geometries without the points and lines that intersections leave behind.
+
+    Args:
+        geometries: object[n] of any geometry but None.
+
+    Returns:
+        object[n] of Polygon or MultiPolygon; what holds nothing but polygons is returned as it is.
+    """
+    clean = np.asarray(geometries, dtype=object).copy()
+    mixed = np.flatnonzero(~np.isin(shapely.get_type_id(clean), (_POLYGON, _MULTIPOLYGON)))
+    if len(mixed):
+        parts, owner = shapely.get_parts(clean[mixed], return_index=True)
+        solid = shapely.get_type_id(parts) == _POLYGON
+        clean[mixed] = shapely.MultiPolygon()
+        held, index = np.unique(owner[solid], return_inverse=True)
+        clean[mixed[held]] = shapely.multipolygons(parts[solid], indices=index)
+    return clean
 
 
 def fill_holes(polygons: np.ndarray, min_hole_px2: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.schema import SCHEMA_VERSION, Artifact
 
@@ -34,8 +34,8 @@ class RunRecord(Artifact):
     """Settings that decided the result, by section."""
     inputs: dict[str, str]
     """Digests of the artifacts and inputs it was made from, by task."""
-    counts: dict[str, int] = {}
-    files: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
+    files: dict[str, int] = Field(default_factory=dict)
     """Sizes in bytes of the published files, by name."""
     revision: str | None
     versions: dict[str, str]

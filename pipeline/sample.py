@@ -304,6 +304,7 @@ DEMO_SCENES: dict[str, dict[str, SceneSpec]] = {
         "scene_001": SceneSpec(seed=1),
         "scene_002": SceneSpec(seed=2, origin=(533_400.0, 9_366_900.0)),
         "scene_003": SceneSpec(seed=3, origin=(534_000.0, 9_366_900.0)),
+        "scene_004": SceneSpec(seed=4, origin=(532_800.0, 9_367_500.0)),
     },
     "test": {"scene_042": SceneSpec(seed=42, origin=(534_600.0, 9_366_900.0))},
 }
@@ -341,16 +342,57 @@ def _is_painted(image: Path, spec: SceneSpec) -> bool:
         return False
 
 
+DEMO_SETTINGS = """\
+# The demo's settings: a small network that two cores teach in minutes.
+
+[Tiling]
+tile_size = 512
+overlap = 128
+
+[Training]
+network = maskrcnn_small
+validation_images = ["scene_004"]
+epochs = 40
+validate_every = 5
+batch_size = 4
+learning_rate = 0.001
+warmup_steps = 60
+
+[Inference]
+shards = 2
+
+[Aggregation]
+formats = ["csv", "geojson", "gpkg"]
+
+[core]
+log_level = INFO
+autoload_range = false
+
+[retcode]
+already_running = 10
+missing_data = 20
+not_run = 25
+task_failed = 30
+scheduling_error = 35
+unhandled_exception = 40
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Paint the demo's workspace from the command line."""
+    """Paint the demo's workspace from the command line, and write its settings where it has none."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.sample",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workspace", type=Path, help="folder that gets input/training and input/test")
+    parser.add_argument(
+        "workspace", type=Path, help="folder that gets luigi.cfg, input/training and input/test"
+    )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    write_demo(parser.parse_args(arguments).workspace)
+    workspace = parser.parse_args(arguments).workspace
+    write_demo(workspace)
+    if not (workspace / "luigi.cfg").exists():
+        (workspace / "luigi.cfg").write_text(DEMO_SETTINGS, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ SCHEMA_VERSION = 1
 """Raised whenever an artifact changes in a way that an older reader would misread."""
 
 MergeStatus = Literal["single", "duplicate", "stitched", "fragment"]
-"""single: seen by one tile; duplicate: whole in several tiles; stitched: put together from
-parts no tile saw whole; fragment: cut by a tile's edge without a counterpart beyond it."""
+"""single: seen by one tile; duplicate: seen whole by one tile, and others agree; stitched: put together
+from parts no tile saw whole; fragment: cut by a tile's edge without a counterpart beyond it."""
 
 
 class Window(NamedTuple):

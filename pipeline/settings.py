@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import os
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
@@ -194,7 +195,8 @@ class Labels(Section):
     database_url = luigi.Parameter(
         default="",
         significant=False,
-        description="SQLAlchemy URL of a PostGIS database without password; empty: GeoPackage files.",
+        description="SQLAlchemy URL of a PostGIS database without password; empty: the environment's "
+        "JENGO_DATABASE_URL, and where there is none GeoPackage files.",
     )
 
     def check(self) -> None:
@@ -211,6 +213,11 @@ class Labels(Section):
                 remedy='Write for example {"hut": ["Hut", "hut"], "house": ["House"]}.',
             )
         self.label_rules()
+
+    @property
+    def database(self) -> str:
+        """URL of the database that keeps labels; empty for GeoPackage files."""
+        return self.database_url or os.environ.get("JENGO_DATABASE_URL", "")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -235,9 +242,13 @@ class Training(Section):
     images = luigi.ListParameter(
         default=(), description="JSON list of image ids to learn from; empty: all of input/training."
     )
+    validation_images = luigi.ListParameter(
+        default=(),
+        description="JSON list of training images held out whole; empty: a share of each is held out.",
+    )
     validation_share = luigi.FloatParameter(
         default=0.2,
-        description="Share of every training image's ground that is held out to choose thresholds, 0 to 1.",
+        description="Share of each training image's ground that is held out, 0 to 1, where none is whole.",
     )
 
 

@@ -48,6 +48,7 @@ class Workspace:
 
     @property
     def output(self) -> Path:
+        """The folder of published results."""
         return self.root / "output"
 
     def artifact(self, image_id: str, kind: str, digest: str) -> Path:
@@ -219,6 +220,7 @@ class SourceTarget(luigi.Target):
         self.path = path
 
     def exists(self) -> bool:
+        """Whether the file is there."""
         return self.path is not None and (
             str(self.path).startswith(URL_PREFIXES) or Path(self.path).is_file()
         )
@@ -236,6 +238,7 @@ class PublishedTarget(luigi.Target):
         self.record, self.digest = record, digest
 
     def exists(self) -> bool:
+        """Whether all files are there as published, and of this digest."""
         record = read_record(self.record)
         if record is None or record.digest != self.digest:
             return False
@@ -268,4 +271,5 @@ class LabelStoreTarget(luigi.Target):
         self.store, self.image_id, self.digest = store, image_id, digest
 
     def exists(self) -> bool:
+        """Whether the store holds these very labels."""
         return self.store.is_current(self.image_id, self.digest)

@@ -9,6 +9,7 @@ depends on M, never on the size of the building or of the tile, and no raster is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -94,7 +95,8 @@ def _contours(masks: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[n
     contours = contour_generator(
         z=grid.reshape(-1, size + 2), name="serial", fill_type=FillType.ChunkCombinedOffsetOffset
     )
-    (points,), (ring_starts,), (piece_starts,) = contours.filled(threshold, np.inf)
+    filled: Any = contours.filled(threshold, 2.0)
+    (points,), (ring_starts,), (piece_starts,) = filled
     if points is None:
         return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
     ring_starts, piece_starts = ring_starts.astype(np.int64), piece_starts.astype(np.int64)
@@ -135,7 +137,8 @@ def _simplify(polygons: np.ndarray, tolerance_px: float) -> np.ndarray:
         return polygons
     simple = shapely.simplify(polygons, tolerance_px, preserve_topology=True)
     before, after = shapely.area(polygons), shapely.area(simple)
-    sound = shapely.is_valid(simple) & (after > 0)
+    # What collapses is too small to lose vertices; scaling it back would blow it up.
+    sound = shapely.is_valid(simple) & (after > 0.8 * before)
     simple[~sound] = polygons[~sound]
     ratio = np.sqrt(before / np.where(sound, after, before))
     centre = shapely.get_coordinates(shapely.centroid(simple))

@@ -95,7 +95,7 @@ def test_shown_tiles_keep_their_items_in_place(tmp_path_factory, epoch, position
     folder = tmp_path_factory.mktemp("pairs")
     entries = [item(8, 12, 40, 22, "completed"), item(60, 40, 72, 70, None)]
     tile = write_tile(folder, "r0000_c0000", entries, width=96, height=80)
-    plain = Recipe(brightness=0, contrast=0)
+    plain = Recipe(brightness=0, contrast=0, tint=0)
     image, target = TileDataset([tile], CATEGORIES, plain)[Draw(0, epoch, position)]
     assert image.shape[1:] in ((80, 96), (96, 80))
     assert target["masks"].shape[1:] == image.shape[1:]
@@ -141,13 +141,13 @@ def test_an_epoch_draws_tiles_evenly(count, wanted, epoch):
     draws = draw_epoch(count, epoch, Recipe(tiles_per_epoch=wanted))
     assert len(draws) == ((wanted or count) if count else 0)
     assert [draw.position for draw in draws] == list(range(len(draws)))
-    shown = np.bincount([draw.index for draw in draws], minlength=count)
+    shown = np.bincount([draw.tile for draw in draws], minlength=count)
     assert len(shown) == 0 or shown.max() - shown.min() <= 1
 
 
 def test_epochs_differ_in_order():
     assert draw_epoch(20, 0, RECIPE) == draw_epoch(20, 0, RECIPE)
-    assert [d.index for d in draw_epoch(20, 0, RECIPE)] != [d.index for d in draw_epoch(20, 1, RECIPE)]
+    assert [d.tile for d in draw_epoch(20, 0, RECIPE)] != [d.tile for d in draw_epoch(20, 1, RECIPE)]
 
 
 def test_read_items(tmp_path):
@@ -159,7 +159,7 @@ def test_read_items(tmp_path):
 
 def test_odd_files_are_named(tmp_path):
     tile = write_tile(tmp_path, "r0000_c0000", [item(1, 2, 30, 40, "palace")])
-    with pytest.raises(DatasetError, match="grid/r0000_c0000.*palace"):
+    with pytest.raises(DatasetError, match=r"grid/r0000_c0000.*palace"):
         TileDataset([tile], CATEGORIES, RECIPE)[0]
     for content in ("{", json.dumps({"items": [{}], "image_id": "", "tile_id": ""}), "[]"):
         tile.items.write_text(content)

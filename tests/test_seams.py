@@ -1,4 +1,4 @@
-"""Merging across tiles: what is cut by any grid comes back as it was, in any order and any number of steps."""
+"""Merging across tiles: what any grid cuts comes back as it was, in any order and any number of steps."""
 
 from __future__ import annotations
 
@@ -169,8 +169,10 @@ def test_seen_once_is_untouched():
     assert (found.statuses[0], found.tile_counts[0], found.tiles[0]) == ("single", 1, 0)
 
 
-def test_duplicate_is_the_detection_that_lies_deepest():
+def test_duplicate_is_the_most_confident_detection_then_the_deepest():
     left, right = box(120, 50, 160, 100), box(121, 51, 161, 101)
+    found = merge(detections([left, right], [0, 1], [[0.7, 0.1], [0.8, 0.0]]), PAIR)
+    assert len(found) == 1 and found.polygons[0].equals(right) and found.tiles[0] == 1
     found = merge(detections([left, right], [0, 1]), PAIR)
     assert len(found) == 1 and found.polygons[0].equals(left)  # 40 px from its edge, the other 21
     assert (found.statuses[0], found.tile_counts[0], found.tiles[0]) == ("duplicate", 2, 0)

@@ -107,6 +107,13 @@ def test_always_valid_polygon_inside_the_box_or_none(masks: np.ndarray, scale: f
         assert shapely.box(*boxes[0]).buffer(slack).covers(polygon)
 
 
+def test_what_simplifying_would_collapse_keeps_its_outline():
+    mask = np.zeros((1, 7, 7), np.float32)
+    mask[0, :2, 0] = 0.75, 0.5
+    (polygon,) = masks_to_polygons(mask, np.array([[3.0, 4.0, 4.0, 6.0]]), VectorizeRules(min_piece_px2=0))
+    assert polygon.difference(shapely.box(3, 4, 4, 6)).area < 1e-6
+
+
 def test_area_of_smooth_shapes_is_kept():
     axis = (np.arange(28) + 0.5) / 28 * 2 - 1
     x, y = np.meshgrid(axis, axis)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from pipeline.polygons import polygonal
 from pipeline.seams.records import MergeRules, Records
 
 _BATCH = 20_000  # pairs whose intersections are in memory at once
+_TOUCH_PX = 0.01  # rounding by which a polygon may leave its window
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +62,8 @@ def overlapping(bounds: np.ndarray, start: int, reach: float) -> tuple[np.ndarra
         reach: distance by which one of the two is widened.
     """
     boxes = shapely.box(*bounds.T)
-    x1, y1, x2, y2 = bounds[start:].T
-    fresh, other = shapely.STRtree(boxes).query(
-        shapely.box(x1 - reach, y1 - reach, x2 + reach, y2 + reach), predicate=None
-    )
+    wide = bounds[start:] + np.array([-reach, -reach, reach, reach])
+    fresh, other = shapely.STRtree(boxes).query(shapely.box(*wide.T) if reach else boxes[start:])
     fresh += start
     once = (other < start) | (other < fresh)
     first, second = np.minimum(fresh, other)[once], np.maximum(fresh, other)[once]
@@ -98,9 +98,10 @@ def find_links(
     seen = (high - low).min(axis=1) > 0
     first, second, low, high, seam = first[seen], second[seen], low[seen], high[seen], seam[seen]
 
+    inside = _within(bounds, edges[tiles])
     plausible = np.where(
         seam >= 0,
-        _cut_there(bounds, edges, tiles, first, rules) & _cut_there(bounds, edges, tiles, second, rules),
+        inside[first] & inside[second],
         _shared_area(bounds[first], bounds[second], low, high) >= rules.min_support_px2,
     )
     first, second, low, high, seam = (a[plausible] for a in (first, second, low, high, seam))
@@ -133,7 +134,7 @@ def _strips(edges, one, other, rules: MergeRules) -> tuple[np.ndarray, np.ndarra
 
 
 def _common(bounds: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high corners of the rectangles that two rows of bounds share; high < low where there is none."""
+    """Low and high corners of what two rows of bounds share; high < low where that is nothing."""
     return np.maximum(bounds[one, :2], bounds[other, :2]), np.minimum(bounds[one, 2:], bounds[other, 2:])
 
 
@@ -144,16 +145,14 @@ def _shared_area(one: np.ndarray, other: np.ndarray, low: np.ndarray, high: np.n
     return np.prod(np.clip(size, 0, None), axis=1)
 
 
-def _cut_there(bounds, edges, tiles, index, rules: MergeRules) -> np.ndarray:
-    """Whether detections end at their window: what reaches beyond it was stitched before."""
-    own, window = bounds[index], edges[tiles[index]]
-    return np.all(own[:, :2] >= window[:, :2] - rules.gap_px, axis=1) & np.all(
-        own[:, 2:] <= window[:, 2:] + rules.gap_px, axis=1
-    )
+def _within(bounds: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Whether detections end at their window: what reaches beyond a seam was stitched there before."""
+    beyond = np.hstack([windows[:, :2] - bounds[:, :2], bounds[:, 2:] - windows[:, 2:]])
+    return beyond.max(axis=1) <= _TOUCH_PX
 
 
 def _agreement(polygons, bounds, first, second, low, high, seam, rules: MergeRules) -> np.ndarray:
-    """|A∩B| / |A∪B| of each pair inside its strip; 0 without enough support."""
+    """The agreement |A∩B| / |A∪B| of each pair inside its strip; 0 without enough support."""
     one = _inside(polygons[first], bounds[first], low, high)
     other = _inside(polygons[second], bounds[second], low, high)
     thin = np.flatnonzero(seam >= 0)
@@ -171,7 +170,7 @@ def _inside(polygons: np.ndarray, bounds: np.ndarray, low: np.ndarray, high: np.
     """The parts of the polygons inside their rectangles; those wholly inside as they are."""
     parts = polygons.copy()
     out = np.flatnonzero((bounds[:, :2] < low).any(axis=1) | (bounds[:, 2:] > high).any(axis=1))
-    parts[out] = shapely.intersection(polygons[out], shapely.box(*low[out].T, *high[out].T))
+    parts[out] = polygonal(shapely.intersection(polygons[out], shapely.box(*low[out].T, *high[out].T)))
     return parts
 
 

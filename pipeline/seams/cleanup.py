@@ -13,7 +13,7 @@ import shapely
 
 from pipeline.polygons import largest_parts
 from pipeline.seams.agreement import overlapping, trusted_bounds
-from pipeline.seams.records import FRAGMENT, STATUSES, STITCHED, Buildings, MergeRules
+from pipeline.seams.records import FRAGMENT, STATUSES, STITCHED, Buildings, MergeRules, no_buildings
 
 _BATCH = 20_000  # pairs whose intersections are in memory at once
 _OPEN, _STANDING, _GONE = range(3)
@@ -23,19 +23,22 @@ class CleanUp:
     """A sweep from top to bottom over buildings that arrive in groups.
 
     It holds only what later arrivals can still touch, so its memory is that of the open seam.
+
+    Args:
+        edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels.
+        rules: the knobs.
     """
 
     def __init__(self, edges: np.ndarray, rules: MergeRules):
-        """Args: edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels; rules: the knobs."""
         self._rules = rules
         self._trusted = trusted_bounds(edges, rules.sliver_px)
         self._tree = shapely.STRtree(shapely.box(*self._trusted.T))
-        self._held: Buildings | None = None
+        self._held = no_buildings()
         self._bounds = np.empty((0, 4))
         self._state = np.empty(0, np.int8)
         self._sent = np.empty(0, bool)
+        # The polygons as they will be sent; `_held` keeps what they were before, to cut others by.
         self._cut = np.empty(0, dtype=object)
-        """The polygons as they will be sent; `_held` keeps what they were before, to cut others by."""
         self._pairs = np.empty((0, 2), np.int64)  # weaker, stronger
 
     def push(self, buildings: Buildings, horizon: float) -> Buildings:
@@ -51,12 +54,11 @@ class CleanUp:
         return self._send(horizon)
 
     def _slivers(self, polygons: np.ndarray, tiles: np.ndarray, statuses: np.ndarray) -> np.ndarray:
-        """bool[n]: seen whole by no tile, outside what their own is trusted with, inside what another one is."""
+        """bool[n]: cut pieces outside what their own tile is trusted with, inside what another one is."""
         bounds, own = shapely.bounds(polygons).reshape(-1, 4), self._trusted[tiles]
         untrusted = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
-        rows = np.flatnonzero(
-            untrusted & ((statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED]))
-        )
+        cut = (statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED])
+        rows = np.flatnonzero(untrusted & cut)
         seen, _ = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
         slivers = np.zeros(len(tiles), bool)
         slivers[rows[seen]] = True
@@ -65,7 +67,7 @@ class CleanUp:
     def _add(self, buildings: Buildings) -> None:
         buildings = buildings.take(~self._slivers(buildings.polygons, buildings.tiles, buildings.statuses))
         start = len(self._state)
-        self._held = buildings if self._held is None else Buildings.concatenate([self._held, buildings])
+        self._held = Buildings.concatenate([self._held, buildings])
         self._bounds = np.concatenate([self._bounds, shapely.bounds(buildings.polygons).reshape(-1, 4)])
         self._state = np.concatenate([self._state, np.full(len(buildings), _OPEN, np.int8)])
         self._sent = np.concatenate([self._sent, np.zeros(len(buildings), bool)])
@@ -144,7 +146,7 @@ class CleanUp:
         """Settled buildings above everything unsettled; what nothing needs any more is forgotten."""
         if not len(self._state):
             return self._held
-        tops = self._top_of_cut()
+        tops = shapely.bounds(self._cut).reshape(-1, 4)[:, 1]
         waiting = self._state == _OPEN
         limit = min(horizon, self._bounds[waiting, 1].min(initial=np.inf))
         leaving = (self._state == _STANDING) & ~self._sent & (tops < limit)
@@ -162,13 +164,9 @@ class CleanUp:
         sent = sent.take(order)
         return Buildings(polygons[order], sent.probabilities, sent.statuses, sent.tile_counts, sent.tiles)
 
-    def _top_of_cut(self) -> np.ndarray:
-        return shapely.bounds(self._cut).reshape(-1, 4)[:, 1]
-
     def _forget(self, rows: np.ndarray) -> None:
         keep = ~rows
         index = np.cumsum(keep) - 1
         self._held, self._cut = self._held.take(keep), self._cut[keep]
         self._bounds, self._state, self._sent = self._bounds[keep], self._state[keep], self._sent[keep]
-        pairs = self._pairs[keep[self._pairs].all(axis=1)]
-        self._pairs = index[pairs]
+        self._pairs = index[self._pairs[keep[self._pairs].all(axis=1)]]

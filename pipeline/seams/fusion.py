@@ -2,7 +2,7 @@
 
 - A group of one is returned as it is.
 - Where a tile sees the whole group, its detection stands for the building; of several such tiles
-  the one in whose window the building lies deepest.
+  the most confident, then the one in whose window the building lies deepest.
 - Where none does, the building is put together: every point belongs to the tile, among the group's
   tiles that see it, whose centre is nearest (by column, then by row), and that tile's detection decides.
 """
@@ -55,7 +55,8 @@ def fuse(
 
     depth = _depth(bounds, groups, starts, edges[detections.tiles], image_frame(edges))
     whole = depth > rules.edge_px
-    best = _best(groups, np.where(whole, depth, -np.inf), areas)
+    confidence = detections.probabilities.max(axis=1, initial=0.0)
+    best = _best(groups, whole, confidence, depth, areas)
     most = _best(groups, areas, depth)
     tile_pairs = np.unique(np.column_stack([groups, detections.tiles]), axis=0)
     tile_counts = np.bincount(tile_pairs[:, 0], minlength=len(starts)).astype(np.int64)
@@ -79,7 +80,7 @@ def fuse(
 
 
 def _depth(bounds, groups, starts, windows, frame) -> np.ndarray:
-    """How far inside each detection's window its whole group lies, in pixels; the image's edge cuts nothing."""
+    """How far inside each detection's window its whole group lies in pixels, but for the image's edge."""
     if not len(groups):
         return np.empty(0)
     low = np.minimum.reduceat(bounds[:, :2], starts)[groups]
@@ -91,7 +92,7 @@ def _depth(bounds, groups, starts, windows, frame) -> np.ndarray:
 
 def _best(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     """The row of each group with the largest keys, the first key deciding, the first row on a tie."""
-    order = np.lexsort((*(-key for key in reversed(keys)), groups))
+    order = np.lexsort((*(-key.astype(float) for key in reversed(keys)), groups))
     return order[np.r_[True, np.diff(groups[order]) > 0]] if len(groups) else order
 
 
@@ -157,7 +158,7 @@ def _pairs_within(owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _better_seen(window: np.ndarray, rival: np.ndarray) -> np.ndarray:
-    """The part of `rival` whose points lie nearer to its centre: float64[p, 4], without size where there is none.
+    """The part of `rival` whose points lie nearer to its centre: float64[p, 4], low = high for none.
 
     Nearer by column first, by row within one column: an order of all windows at every point, so
     that no point is left to nobody.

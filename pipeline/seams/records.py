@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -17,11 +18,11 @@ class MergeRules:
     """How detections of overlapping tiles become buildings."""
 
     min_agreement: float = 0.3
-    """Share |A∩B| / |A∪B| inside the common strip from which two detections may be one building, in (0, 1]."""
+    """Share |A∩B| / |A∪B| in the common strip from which detections may be one building, in (0, 1]."""
     margin_px: float = 4.0
     """Width in pixels along a window's edge in which masks are not trusted."""
     sliver_px: float = 16.0
-    """Width in pixels along a window's edge; a cut piece wholly inside it is left to a tile that sees it better."""
+    """Width in pixels along a window's edge; cut pieces wholly inside it are left to better placed tiles."""
     min_support_px2: float = 16.0
     """Area |A∩B| in square pixels below which agreement says nothing."""
     coincident_iou: float = 0.8
@@ -29,7 +30,7 @@ class MergeRules:
     edge_px: float = 8.0
     """Distance in pixels to a window's edge at which a building counts as cut by it."""
     gap_px: float = 6.0
-    """Depth in pixels on either side of a seam without overlap that is compared, and largest gap closed there."""
+    """Depth in pixels compared on either side of a seam without overlap, and widest gap closed there."""
     min_hole_px2: float = 64.0
     """Area in square pixels below which a hole left by stitching is filled."""
     agreement_gain: float = 0.5
@@ -47,16 +48,17 @@ class Records:
     def __len__(self) -> int:
         return len(self.polygons)  # type: ignore[attr-defined]
 
-    def take(self, index: np.ndarray):
+    def take(self, index: np.ndarray) -> Self:
         """The rows that `index` (bool[n] or int64[m]) selects."""
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod
-    def concatenate(cls, parts: Sequence):
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """All rows of all parts in their order; `parts` holds at least one."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        filled = [part for part in parts if len(part)] or parts[-1:]
+        if len(filled) == 1:
+            return filled[0]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in filled]) for field in fields(cls)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,3 +94,14 @@ class Buildings(Records):
     statuses: np.ndarray
     tile_counts: np.ndarray
     tiles: np.ndarray
+
+
+def no_detections() -> Detections:
+    """Detections without a row, of no category yet."""
+    return Detections(np.empty(0, object), np.empty((0, 0)), np.empty(0, np.int64))
+
+
+def no_buildings() -> Buildings:
+    """Buildings without a row, of no category yet."""
+    empty = np.empty(0, np.int64)
+    return Buildings(np.empty(0, object), np.empty((0, 0)), np.empty(0, object), empty, empty)

@@ -16,7 +16,7 @@ from pipeline.seams.agreement import Links, find_links, no_links
 from pipeline.seams.cleanup import CleanUp
 from pipeline.seams.fusion import fuse
 from pipeline.seams.joining import components, join
-from pipeline.seams.records import Buildings, Detections, MergeRules
+from pipeline.seams.records import Buildings, Detections, MergeRules, no_detections
 
 
 def merge(detections: Detections, windows: np.ndarray, rules: MergeRules | None = None) -> Buildings:
@@ -91,7 +91,7 @@ class _Seam:
 
     def __init__(self, edges: np.ndarray, rules: MergeRules):
         self._edges, self._rules = edges, rules
-        self._held: Detections | None = None
+        self._held = no_detections()
         self._bounds = np.empty((0, 4))
         self._links: Links = no_links()
         self._horizon = -np.inf
@@ -105,7 +105,7 @@ class _Seam:
         if bounds[:, 1].min(initial=np.inf) < self._horizon:
             raise ValueError(f"a polygon reaches above its window, to y = {bounds[:, 1].min():g}")
         start = len(self._bounds)
-        self._held = detections if self._held is None else Detections.concatenate([self._held, detections])
+        self._held = Detections.concatenate([self._held, detections])
         self._bounds = np.concatenate([self._bounds, bounds])
         found = find_links(self._held.polygons, self._bounds, self._held.tiles, self._edges, start, rules)
         self._links = Links.concatenate([self._links, found])
@@ -143,11 +143,8 @@ def _canonical_order(detections: Detections, bounds: np.ndarray, edges: np.ndarr
     """The order of the detections by tile (row, column) and content, whatever order they came in."""
     tiles = detections.tiles
     corner = edges[tiles]
-    keys = np.column_stack(
-        [
-            corner[:, 1], corner[:, 0], tiles, bounds, shapely.area(detections.polygons), detections.probabilities,
-        ]
-    )  # fmt: skip
+    content = [bounds, shapely.area(detections.polygons), detections.probabilities]
+    keys = np.column_stack([corner[:, 1], corner[:, 0], tiles, *content])
     order = np.lexsort(keys.T[::-1])
     tied = np.flatnonzero((keys[order][1:] == keys[order][:-1]).all(axis=1))
     if len(tied):  # as rare as mirror images: let the coordinates decide

@@ -13,7 +13,7 @@ import rasterio
 import shapely
 
 from models.recipe import Recipe
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, SettingsError
 from pipeline.evaluate import pool, score_image
 from pipeline.schema import TileItems
 from pipeline.settings import Training
@@ -56,7 +56,7 @@ def train_network(
     from models.train import train
 
     recipe = training.rules(Recipe)
-    learnt, held_out = split_pairs(folders, training.validation_share)
+    learnt, held_out = split_pairs(folders, training.validation_images, training.validation_share)
     learn, check = (
         [
             TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json")
@@ -74,17 +74,39 @@ def train_network(
     return {"training_tiles": len(learnt), "validation_tiles": len(held_out)}
 
 
-def split_pairs(folders: Sequence[Path], share: float) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to learn from and pairs held out, which have no pixel in common; every image is cut in two."""
-    learnt: list[Pair] = []
-    held_out: list[Pair] = []
+def split_pairs(
+    folders: Sequence[Path], held_out_images: Sequence[str], share: float
+) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to learn from and pairs held out, which have no pixel in common.
+
+    Held out are the images named, or where none is named a strip of every image.
+
+    Raises:
+        SettingsError: an image to hold out is not among the training images, or all are held out.
+    """
+    sides: tuple[list[Pair], list[Pair]] = ([], [])
+    missing = set(held_out_images)
     for folder in folders:
-        windows = orjson.loads((folder / "pairs.json").read_bytes())["windows"]
-        names = list(windows)
-        sides = split_by_area(np.array(list(windows.values()), dtype=np.int64).reshape(-1, 4), share)
-        for side, indices in zip((learnt, held_out), sides, strict=True):
-            side.extend((folder, names[index]) for index in indices)
-    return learnt, held_out
+        content = orjson.loads((folder / "pairs.json").read_bytes())
+        names, windows = list(content["windows"]), list(content["windows"].values())
+        everything, nothing = np.arange(len(names)), np.arange(0)
+        if not held_out_images:
+            indices = split_by_area(np.array(windows, dtype=np.int64).reshape(-1, 4), share)
+        elif content["image_id"] in held_out_images:
+            indices = (nothing, everything)
+        else:
+            indices = (everything, nothing)
+        missing.discard(content["image_id"])
+        for side, chosen in zip(sides, indices, strict=True):
+            side.extend((folder, names[index]) for index in chosen)
+    if missing or not sides[0]:
+        raise SettingsError(
+            "held out are images that are not learnt from" if missing else "nothing is left to learn from",
+            where="[Training] validation_images",
+            found=sorted(missing or held_out_images),
+            remedy="Name some, but not all, of the training images.",
+        )
+    return sides
 
 
 def tile_samples(predictor: Predictor, pairs: Sequence[Pair], recipe: Recipe) -> Iterator[TileSample]:

@@ -91,7 +91,7 @@ class LoadLabels(ImageStep):
     @property
     def store(self) -> LabelStore:
         """The store that holds the rows."""
-        return open_store(settings.Labels().database_url, self.folder("labels"))
+        return open_store(settings.Labels().database, self.folder("labels"))
 
     def output(self) -> LabelStoreTarget:
         """The rows."""

@@ -1,4 +1,4 @@
-"""What people give: images, labels, weights. Complete when they are there; running one says what is missing."""
+"""What people give: images, labels, weights. Complete when there; running one says what is missing."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def batches(houses: int, columns: int, windows: np.ndarray) -> Iterator[Detectio
 
 
 def measure(count: int) -> dict[str, float]:
-    """Seconds inside merge_stream, peak resident memory in MB and what came out, for about `count` detections."""
+    """Seconds inside merge_stream, peak memory in MB and what came out, for about `count` detections."""
     houses = int(count / SEEN_IN_TILES)
     columns = 200  # always as wide: a longer stream must not need more memory
     windows = grid((columns + 2) * PITCH, (houses / columns + 2) * PITCH, TILE, OVERLAP)
@@ -95,7 +95,8 @@ def main() -> None:
     if args.only:
         print(json.dumps(measure(args.only)))
         return
-    print(f"{'detections':>10s} {'houses':>8s} {'buildings':>9s} {'s':>7s} {'us/det':>7s} {'peak MB':>8s} {'over start':>10s}")
+    print(f"{'detections':>10s} {'houses':>8s} {'buildings':>9s} {'s':>7s} {'us/det':>7s} "
+          f"{'peak MB':>8s} {'over start':>10s}")  # fmt: skip
     rows = []
     for size in args.sizes:
         command = [sys.executable, "-m", "tests.benchmarks.bench_memory_aggregation", "--only", str(size)]
@@ -105,7 +106,8 @@ def main() -> None:
               f"{row['seconds'] / row['detections'] * 1e6:7.1f} {row['peak_mb']:8.0f} "
               f"{row['peak_mb'] - row['base_mb']:10.0f}", flush=True)  # fmt: skip
     if len(rows) > 1:
-        growth = np.polyfit(np.log([r["detections"] for r in rows]), np.log([r["seconds"] for r in rows]), 1)[0]
+        size, seconds = (np.log([row[key] for row in rows]) for key in ("detections", "seconds"))
+        growth = np.polyfit(size, seconds, 1)[0]
         print(f"time grows with detections ** {growth:.2f}")
 
 

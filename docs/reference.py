@@ -1,0 +1,100 @@
+"""Writes the reference pages from the code: docs/settings.md and docs/artifacts.md.
+
+python docs/reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+
+from pipeline import schema, settings
+from pipeline.outputs import Building
+
+DOCS = Path(__file__).parent
+WRITTEN = "<!-- Written by docs/reference.py from the code; run `make docs` after a change there. -->"
+
+
+def settings_page() -> str:
+    """Every section and knob with its default and description."""
+    lines = [
+        "# Settings",
+        WRITTEN,
+        "",
+        "A section of `luigi.cfg` in the folder you work from, or an option: `[Tiling] tile_size` is",
+        "`--Tiling-tile-size`. Knobs marked * cannot change a result and rerun nothing.",
+    ]
+    for section in settings.ALL:
+        name = section.get_task_family()
+        lines += ["", f"## [{name}]", "", inspect.getdoc(section) or "", ""]
+        lines += ["| knob | default | |", "|---|---|---|"]
+        for knob, parameter in section.get_params():
+            default = parameter.serialize(parameter._default)
+            shown = f"`{default}`" if default else "(empty)"
+            mark = "" if parameter.significant else " *"
+            text = (parameter.description or "").replace("|", "\\|")
+            lines.append(f"| `{knob}`{mark} | {shown} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def artifacts_page() -> str:
+    """Every artifact's fields as the schema declares them."""
+    lines = ["# Artifacts", WRITTEN, "", inspect.getdoc(schema) or ""]
+    titles = {
+        schema.TileIndex: "work/<image>/tiles-<digest>/tiles.geojson",
+        schema.Grid: "",
+        schema.Stretch: "",
+        schema.Tile: "",
+        schema.TileItems: "work/<image>/pairs-<digest>/items/<tile>.json",
+        schema.Item: "",
+        schema.TileDetections: "work/<image>/detections-<digest>/<tile>.json",
+        schema.ModelTag: "",
+        schema.Detection: "",
+        Building: "output/<image>.geojson, .gpkg, .parquet: properties of a building",
+    }
+    for kind, place in titles.items():
+        lines += ["", f"## {kind.__name__}", ""] + ([f"`{place}`", ""] if place else [])
+        lines += [inspect.getdoc(kind) or "", ""]
+        lines += ["| field | type | |", "|---|---|---|"]
+        texts = _field_texts(kind)
+        for name, annotation in inspect.get_annotations(kind).items():
+            kind_text = str(annotation).replace("|", "\\|")
+            lines.append(f"| `{name}` | `{kind_text}` | {texts.get(name, '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _field_texts(kind: type) -> dict[str, str]:
+    (definition,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(definition, ast.ClassDef)
+    pairs = zip(definition.body, definition.body[1:], strict=False)
+    return {
+        ast.unparse(field.target): " ".join(str(text.value.value).split())
+        for field, text in pairs
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+PAGES = {"settings.md": settings_page, "artifacts.md": artifacts_page}
+
+
+def main() -> int:
+    """Writes the pages, or with --check says which are out of date."""
+    stale = [name for name, page in PAGES.items() if _read(DOCS / name) != page()]
+    if "--check" in sys.argv:
+        sys.stderr.write("".join(f"docs/{name} is out of date: make docs\n" for name in stale))
+        return len(stale)
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+    return 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The docs tell the truth: references match the code, links lead somewhere, words are the house's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_reference_pages_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "reference.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_task_stands_in_the_readme_in_run_order():
+    import pipeline
+
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("| task | makes |") :]
+    places = [table.index(f"`{name}`") for name in pipeline.__all__ if name != "SourceWeights"]
+    assert places == sorted(places)
+
+
+def test_code_blocks_of_settings_are_settings():
+    from pipeline import settings
+
+    known = {section.get_task_family(): section for section in settings.ALL}
+    for page in PAGES:
+        for block in re.findall(r"```ini\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            section = None
+            for line in block.splitlines():
+                if match := re.fullmatch(r"\[(\w+)\]", line):
+                    section = known[match[1]]
+                elif match := re.match(r"(\w+) =", line):
+                    assert section is not None
+                    assert match[1] in dict(section.get_params()), line

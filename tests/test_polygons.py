@@ -1,0 +1,42 @@
+"""Repairs on arrays of polygons."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from shapely import box
+
+from pipeline.polygons import fill_holes, largest_parts, polygonal
+
+
+def geometries(*items: object) -> np.ndarray:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def test_largest_parts():
+    house, shed, line = box(0, 0, 5, 5), box(9, 9, 10, 10), shapely.LineString([(0, 0), (1, 1)])
+    nested = shapely.GeometryCollection([line, shapely.MultiPolygon([shed, house])])
+    two = shapely.MultiPolygon([shed, house])
+    found = largest_parts(geometries(house, two, nested, line, shapely.Polygon(), None))
+    assert found[0] is house and found[1].equals(house) and found[2].equals(house)
+    assert list(found[3:]) == [None, None, None]
+    assert largest_parts(geometries()).shape == (0,)
+
+
+def test_fill_holes():
+    court = box(0, 0, 100, 100) - box(10, 10, 12, 12) - box(30, 30, 60, 60)
+    plain = box(0, 0, 3, 3)
+    found = fill_holes(geometries(plain, court, None), 100)
+    assert found[0] is plain and found[2] is None
+    assert found[1].equals(box(0, 0, 100, 100) - box(30, 30, 60, 60))
+    assert fill_holes(geometries(court), 1)[0] is court
+    assert fill_holes(geometries(court), 1e6)[0].equals(box(0, 0, 100, 100))
+
+
+def test_polygonal():
+    house, line = box(0, 0, 5, 5), shapely.LineString([(0, 0), (1, 1)])
+    found = polygonal(geometries(house, shapely.GeometryCollection([house, line]), line, shapely.Polygon()))
+    assert found[0] is house and found[1].equals(house) and found[2].is_empty
+    assert shapely.area(found).tolist() == [25, 25, 0, 0]
