@@ -10,6 +10,8 @@ import inspect
 import sys
 from pathlib import Path
 
+import luigi
+
 from pipeline import schema, settings
 from pipeline.outputs import Building
 
@@ -34,7 +36,9 @@ def settings_page() -> str:
             default = parameter.serialize(parameter._default)
             shown = f"`{default}`" if default else "(empty)"
             mark = "" if parameter.significant else " *"
-            text = (parameter.description or "").replace("|", "\\|")
+            text = (parameter.description or "").partition(" Choices: ")[0].replace("|", "\\|")
+            if isinstance(parameter, luigi.ChoiceParameter):
+                text += " One of " + ", ".join(f"`{choice}`" for choice in _choices(section, knob)) + "."
             lines.append(f"| `{knob}`{mark} | {shown} | {text} |")
     return "\n".join(lines) + "\n"
 
@@ -63,6 +67,11 @@ def artifacts_page() -> str:
             kind_text = str(annotation).replace("|", "\\|")
             lines.append(f"| `{name}` | `{kind_text}` | {texts.get(name, '')} |")
     return "\n".join(lines) + "\n"
+
+
+def _choices(section: type, knob: str) -> list[str]:
+    # Luigi keeps choices as a set, whose order differs from run to run.
+    return sorted(str(choice) for choice in dict(section.get_params())[knob]._choices)
 
 
 def _field_texts(kind: type) -> dict[str, str]:

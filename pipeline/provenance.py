@@ -18,15 +18,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from pipeline.schema import SCHEMA_VERSION, Artifact
+from pipeline.schema import Versioned
 
 PACKAGES = ("luigi", "rasterio", "shapely", "geopandas", "torch", "torchvision", "h5py", "numpy")
 
 
-class RunRecord(Artifact):
+class RunRecord(Versioned):
     """Where an artifact comes from."""
 
-    schema_version: int = SCHEMA_VERSION
     task: str
     image_id: str | None
     digest: str

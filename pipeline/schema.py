@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SCHEMA_VERSION = 1
 """Raised whenever an artifact changes in a way that an older reader would misread."""
@@ -31,6 +31,19 @@ class Artifact(BaseModel):
     """Base of all artifacts: unknown keys are refused, instances never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Versioned(Artifact):
+    """Base of artifacts that are files of their own: those of another schema version are refused."""
+
+    schema_version: int = SCHEMA_VERSION
+
+    @field_validator("schema_version")
+    @classmethod
+    def _is_ours(cls, version: int) -> int:
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version} instead of {SCHEMA_VERSION}")
+        return version
 
 
 class Stretch(Artifact):
@@ -72,10 +85,9 @@ class Tile(Artifact):
     valid_share: float = Field(gt=0, le=1)
 
 
-class TileIndex(Artifact):
+class TileIndex(Versioned):
     """The tiles of one image, row by row (`tiles.geojson`)."""
 
-    schema_version: int = SCHEMA_VERSION
     image_id: str
     grid: Grid
     tile_size: int
@@ -99,10 +111,9 @@ class Item(Artifact):
     """Area inside the tile over the label's whole area."""
 
 
-class TileItems(Artifact):
+class TileItems(Versioned):
     """The items of one tile (`items/<tile_id>.json`), beside its raster in `tiles/`."""
 
-    schema_version: int = SCHEMA_VERSION
     image_id: str
     tile_id: str
     window: Window
@@ -127,10 +138,9 @@ class Detection(Artifact):
     scores: dict[str, float]
 
 
-class TileDetections(Artifact):
+class TileDetections(Versioned):
     """The detections of one tile (`detections/<tile_id>.json`): any predictor may write it."""
 
-    schema_version: int = SCHEMA_VERSION
     image_id: str
     tile_id: str
     window: Window

@@ -92,10 +92,13 @@ class Workspace:
         )
 
     def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
-        splits = self.root / "input"
-        folders = sorted(path / kind for path in splits.iterdir()) if splits.is_dir() else []
-        candidates = [folder / f"{image_id}{suffix}" for folder in folders for suffix in suffixes]
-        found = [path for path in candidates if path.is_file()]
+        folders = sorted((self.root / "input").glob(f"*/{kind}"))
+        found = [
+            path
+            for folder in folders
+            for path in sorted(folder.iterdir())
+            if path.stem == image_id and path.suffix.lower() in suffixes and path.is_file()
+        ]
         if len(found) > 1:
             raise SettingsError(
                 f"image id stands for {len(found)} files of input/*/{kind}",

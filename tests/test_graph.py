@@ -223,6 +223,23 @@ def luigid_port(tmp_path):
         daemon.wait(20)
 
 
+@pytest.mark.postgis
+def test_both_label_stores_give_the_same_training_pairs(workspace, postgis_url):
+    (pairs,) = (workspace / "work" / "scene_001").glob("pairs-*")
+    before = {path.name: path.read_bytes() for path in sorted((pairs / "items").iterdir())}
+    shutil.rmtree(pairs)
+    process = run_luigi(
+        workspace, "CutTiles", "--image-id", "scene_001", "--Labels-database-url", postgis_url
+    )
+    assert process.returncode == 0, process.stdout
+    assert tasks_run(process) == ["LoadLabels", "CutTiles"]
+    assert {path.name: path.read_bytes() for path in sorted((pairs / "items").iterdir())} == before
+    again = run_luigi(
+        workspace, "LoadLabels", "--image-id", "scene_001", "--Labels-database-url", postgis_url
+    )
+    assert tasks_run(again) == []
+
+
 def test_an_independent_scorer_gives_the_same_numbers(built):
     script = Path(__file__).with_name("independent_metric.py")
     csv, labels = built / "output/scene_042.csv", built / "input/test/labels/scene_042.geojson"

@@ -12,15 +12,14 @@ from pipeline.evaluate import ImageScore, score_image
 from pipeline.frames import reproject
 from pipeline.labels import category_indices, read_area, read_label_file
 from pipeline.outputs import LONLAT
-from pipeline.schema import SCHEMA_VERSION, Artifact
+from pipeline.schema import Versioned
 from pipeline.settings import Labels
 from pipeline.submission import Rows, read_csv
 
 
-class Evaluation(Artifact):
+class Evaluation(Versioned):
     """The metric of one image and what it was computed from (`<image_id>.report.json`)."""
 
-    schema_version: int = SCHEMA_VERSION
     image_id: str
     proposals: int
     """Buildings of the CSV that count: all, or those on labelled ground."""

@@ -1,0 +1,33 @@
+"""The catalogue of images that are read in place."""
+
+import pytest
+
+from pipeline.catalogue import read_catalogue
+from pipeline.errors import SettingsError
+
+
+def test_the_challenge_has_its_22_images():
+    entries = read_catalogue("challenge")
+    assert len(entries) == 22
+    assert {
+        split: sum(entry.split == split for entry in entries.values())
+        for split in ("training", "test", "final")
+    } == {
+        "training": 13,
+        "test": 7,
+        "final": 2,
+    }
+    assert entries["grid_059"].submission_name == "5ae318220b093000130afd79"
+    assert all(entry.url.startswith("https://") and entry.url.endswith(".tif") for entry in entries.values())
+
+
+def test_none_is_empty_and_ones_own_is_read(tmp_path):
+    assert read_catalogue("") == {}
+    path = tmp_path / "mine.csv"
+    path.write_text("image_id,split,url,note\na,test,https://host/x/a.tif,n\n")
+    assert read_catalogue(str(path))["a"].split == "test"
+    path.write_text("image_id,url\na,https://host/a.tif\n")
+    with pytest.raises(SettingsError, match="lacks columns"):
+        read_catalogue(str(path))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_catalogue(str(tmp_path / "none.csv"))

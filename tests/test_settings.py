@@ -1,0 +1,120 @@
+"""Settings: declared once, checked when read, digested without what cannot change a result."""
+
+import dataclasses
+
+import luigi
+import pytest
+from luigi.configuration import get_config
+
+from models.recipe import Recipe
+from pipeline import settings
+from pipeline.errors import SettingsError
+from pipeline.seams import MergeRules
+from pipeline.tiling import TilingRules
+
+
+@pytest.fixture
+def config(monkeypatch):
+    """Luigi's configuration, emptied for a test and restored after it."""
+    parser = get_config()
+    before = {name: dict(parser.items(name, raw=True)) for name in parser.sections()}
+    for name in parser.sections():
+        parser.remove_section(name)
+    luigi.task_register.Register.clear_instance_cache()
+    yield parser
+    luigi.task_register.Register.clear_instance_cache()
+    for name in parser.sections():
+        parser.remove_section(name)
+    for name, values in before.items():
+        for key, value in values.items():
+            parser.set(name, key, value)
+
+
+def test_defaults_are_those_of_the_modules(config):
+    assert settings.Training().rules(Recipe) == Recipe()
+    assert settings.Aggregation().rules(MergeRules) == MergeRules()
+    assert settings.Tiling().tile_size == str(TilingRules.tile_size)
+
+
+@pytest.mark.parametrize("section", settings.ALL, ids=lambda section: section.__name__)
+def test_every_knob_is_described_and_every_section_reads(config, section):
+    for name, parameter in section.get_params():
+        assert parameter.description and len(parameter.description) > 10, name
+    assert set(section().described()) <= {name for name, _ in section.get_params()}
+
+
+def test_a_value_from_the_configuration_reaches_the_rules(config):
+    config.set("Aggregation", "min_agreement", "0.4")
+    assert settings.Aggregation().rules(MergeRules).min_agreement == 0.4
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "says"),
+    [
+        (settings.Tiling, "tilesize", "512", "Did you mean tile_size"),
+        (settings.Tiling, "nonsense", "512", "It may hold"),
+        (settings.Training, "epochs", "many", "epochs"),
+        (settings.Labels, "duplicate_iou", "half", "duplicate_iou"),
+        (settings.Labels, "categories", "{", "categories"),
+        (settings.Labels, "categories", '{"a": ["x"], "b": ["x"]}', "share no spelling"),
+        (settings.Labels, "categories", '{"a": "x"}', "JSON object"),
+        (settings.Inference, "precision", "float8", "precision"),
+    ],
+)
+def test_what_cannot_be_honoured_is_said_in_one_line(config, section, key, value, says):
+    config.set(section.get_task_family(), key, value)
+    with pytest.raises(SettingsError, match=says) as raised:
+        section()
+    assert "\n" not in str(raised.value)
+    assert section.get_task_family() in str(raised.value) or "categories" in str(raised.value)
+
+
+def test_rules_out_of_range_are_a_users_mistake(config):
+    config.set("Training", "epochs", "0")
+    with pytest.raises(SettingsError, match="epochs"):
+        settings.Training().rules(Recipe)
+
+
+def test_insignificant_knobs_stay_out_of_the_digest(config):
+    assert "device" not in settings.Training().described()
+    assert "batch_size" in settings.Training().described()
+    assert "batch_size" not in settings.Inference().described()
+    assert "database_url" not in settings.Labels().described()
+
+
+def test_digest_depends_on_values_and_not_on_the_order_of_keys():
+    assert settings.digest({"a": 1, "b": 2}) == settings.digest({"b": 2, "a": 1})
+    assert settings.digest({"a": 1}) != settings.digest({"a": 2})
+    assert len(settings.digest()) == 12
+
+
+def test_knobs_of_a_dataclass_become_parameters():
+    @dataclasses.dataclass(frozen=True)
+    class Rules:
+        """Rules."""
+
+        size: int = 3
+        """Size
+        in pixels."""
+        share: float = 0.5
+        """Share, 0 to 1."""
+        names: tuple[str, ...] = ("a",)
+        """Names."""
+        on: bool = False
+        """Whether."""
+
+    @settings.knobs_of(Rules, insignificant=("on",))
+    class Trial(settings.Section):
+        """A section."""
+
+    assert Trial().rules(Rules, size=4) == Rules(size=4)
+    parameters = dict(Trial.get_params())
+    assert parameters["size"].description == "Size in pixels."
+    assert set(Trial().described()) == {"size", "share", "names"}
+
+
+def test_the_environment_may_name_the_database(config, monkeypatch):
+    monkeypatch.setenv("JENGO_DATABASE_URL", "postgresql://jengo@localhost/jengo")
+    assert settings.Labels().database == "postgresql://jengo@localhost/jengo"
+    monkeypatch.delenv("JENGO_DATABASE_URL")
+    assert settings.Labels().database == ""

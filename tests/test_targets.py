@@ -1,0 +1,133 @@
+"""Targets: whole or not at all, stale never, and inputs found by name."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ArtifactError, SettingsError, SourceError
+from pipeline.provenance import Stopwatch
+from pipeline.targets import PublishedTarget, Workspace, atomic, fingerprint, scratch_folder, write_atomic
+
+
+def test_a_file_appears_whole(tmp_path):
+    write_atomic(tmp_path / "a" / "b.txt", "text")
+    assert (tmp_path / "a" / "b.txt").read_text() == "text"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic(path) as scratch:
+        scratch.write_text("new")
+        assert scratch.suffix == ".txt"
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_another_finished_first_is_kept(tmp_path):
+    with atomic(tmp_path / "made") as scratch:
+        scratch.mkdir()
+        (scratch / "x").write_text("ours")
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "x").write_text("theirs")
+    assert (tmp_path / "made" / "x").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_kill_inside_leaves_no_result(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from pipeline.targets import atomic\n"
+        "with atomic(Path(sys.argv[1])) as scratch:\n"
+        "    scratch.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "result.csv"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "result.csv").exists()
+    write_atomic(tmp_path / "result.csv", "whole")
+    assert (tmp_path / "result.csv").read_text() == "whole"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_said_so(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ArtifactError, match="permissions"):
+        write_atomic(tmp_path / "a.txt", "")
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_so(tmp_path):
+    (tmp_path / "work").write_text("")
+    with pytest.raises(ArtifactError, match="cannot write here"), scratch_folder(tmp_path / "work" / "x"):
+        pass
+
+
+def test_fingerprints_follow_edits_sidecars_and_virtual_sources(tmp_path):
+    image = tmp_path / "a.tif"
+    image.write_bytes(b"1")
+    first = fingerprint(image)
+    assert fingerprint(image) == first
+    (tmp_path / "a.tif.aux.xml").write_text("statistics of a viewer")
+    assert fingerprint(image) == first
+    (tmp_path / "a.tfw").write_text("0")
+    second = fingerprint(image)
+    assert second != first
+    (tmp_path / "v.vrt").write_text(
+        '<VRTDataset><SourceFilename relativeToVRT="1">a.tif</SourceFilename></VRTDataset>'
+    )
+    virtual = fingerprint(tmp_path / "v.vrt")
+    time.sleep(0.01)
+    image.write_bytes(b"2")
+    assert fingerprint(image) != second and fingerprint(tmp_path / "v.vrt") != virtual
+    assert fingerprint("https://host/a.tif") == {"url": "https://host/a.tif"}
+    with pytest.raises(SourceError, match="file not found"):
+        fingerprint(tmp_path / "none.tif")
+    (tmp_path / "w.vrt").write_text("<VRT")
+    with pytest.raises(SourceError, match="VRT"):
+        fingerprint(tmp_path / "w.vrt")
+
+
+def test_inputs_are_found_by_name_in_any_split(tmp_path):
+    workspace = Workspace(tmp_path)
+    assert workspace.find_image("a") is None and workspace.images_of("test") == []
+    for path in ("test/images/b.TIF", "test/images/a.tif", "training/labels/a.gpkg", "test/images/notes.txt"):
+        (tmp_path / "input" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "input" / path).touch()
+    assert workspace.find_image("a") == tmp_path / "input/test/images/a.tif"
+    assert workspace.find_labels("a") == tmp_path / "input/training/labels/a.gpkg"
+    assert workspace.images_of("test") == ["a", "b"] == workspace.images_everywhere()
+    assert workspace.find_image("b") == tmp_path / "input/test/images/b.TIF"
+    (tmp_path / "input/training/images").mkdir()
+    (tmp_path / "input/training/images/a.vrt").touch()
+    with pytest.raises(SettingsError, match="2 files"):
+        workspace.find_image("a")
+
+
+def test_published_files_are_complete_with_their_own_stamp_only(tmp_path):
+    workspace = Workspace(tmp_path)
+    target = PublishedTarget(workspace.record("a", "AggregateImage"), "one")
+    assert not target.exists()
+    with scratch_folder(workspace.output) as scratch:
+        (scratch / "a.csv").write_text("rows")
+        target.publish(scratch, Stopwatch("AggregateImage", "a", "one").record({}, {}))
+    assert target.exists() and (tmp_path / "output/a.csv").read_text() == "rows"
+    assert not PublishedTarget(target.record, "two").exists()
+    (tmp_path / "output/a.csv").write_text("other rows")
+    assert not target.exists()
+    (tmp_path / "output/a.csv").unlink()
+    assert not target.exists()
+    target.record.write_text("{")
+    assert not target.exists()
+
+
+def test_workspace_touches_nothing(tmp_path):
+    Workspace(tmp_path / "none").artifact("a", "tiles", "digest")
+    assert list(Path(tmp_path).iterdir()) == []
