@@ -63,7 +63,9 @@ def artifacts_page() -> str:
         lines += [inspect.getdoc(kind) or "", ""]
         lines += ["| field | type | |", "|---|---|---|"]
         texts = _field_texts(kind)
-        for name, annotation in inspect.get_annotations(kind).items():
+        own = inspect.get_annotations(kind)
+        inherited = {"schema_version": "int"} if issubclass(kind, schema.Versioned) else {}
+        for name, annotation in (inherited | own).items():
             kind_text = str(annotation).replace("|", "\\|")
             lines.append(f"| `{name}` | `{kind_text}` | {texts.get(name, '')} |")
     return "\n".join(lines) + "\n"

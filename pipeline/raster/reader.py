@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -113,7 +113,9 @@ class Raster:
         collar = solid(blanks, side)[row_off - top :, col_off - left :]
         return valid & ~collar[:height, :width]
 
-    def valid_shares(self, windows: Sequence[Window] | np.ndarray) -> np.ndarray:
+    def valid_shares(
+        self, windows: Sequence[Window] | np.ndarray, on_progress: Callable[[float], None] | None = None
+    ) -> np.ndarray:
         """Share of valid pixels of each window, float64[t] in 0..1.
 
         One pass in block order samples the image, from its overviews where it has them, into at most
@@ -123,6 +125,7 @@ class Raster:
 
         Args:
             windows: int64[t, 4] of col_off, row_off, width, height in image pixels, inside the image.
+            on_progress: told the share of the image that has been looked at, 0 to 1.
 
         Raises:
             RasterError: a block of the image is damaged.
@@ -130,7 +133,7 @@ class Raster:
         boxes = np.asarray(windows, dtype=np.int64).reshape(-1, 4)
         if not len(boxes) or not (self._tagged or self._watched or self._floats):
             return np.ones(len(boxes))
-        valid, side = self._cells()
+        valid, side = self._cells(on_progress or (lambda share: None))
         starts = (boxes[:, :2] // side).tolist()
         stops = (-(-(boxes[:, :2] + boxes[:, 2:]) // side)).tolist()
         return np.array(
@@ -167,7 +170,7 @@ class Raster:
                 blanks = blank(pixels, self.imagery.collar_tolerance)
         return valid, blanks
 
-    def _cells(self) -> tuple[np.ndarray, int]:
+    def _cells(self, on_progress: Callable[[float], None]) -> tuple[np.ndarray, int]:
         """The image's valid cells, bool[rows, columns], and a cell's side in pixels."""
         side = cell_side(self.grid.width, self.grid.height)
         shape = -(-self.grid.height // side), -(-self.grid.width // side)
@@ -177,6 +180,7 @@ class Raster:
             rows, columns = -(-window.height // side), -(-window.width // side)
             part = slice(row, row + rows), slice(col, col + columns)
             valid[part], blanks[part] = self._look(window, (rows, columns))
+            on_progress((window.row_off + window.height) / self.grid.height)
         if self._watched:
             valid &= ~solid(blanks, self._collar_side(side))
         if side > 1:

@@ -7,6 +7,7 @@ the published files are written from those tables, so that no step holds all bui
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.frames import crs_to_px, ground_areas, px_to_crs, reproject
 from pipeline.outputs import LONLAT, building_frame, write_geojson, write_gpkg, write_parquet
+from pipeline.polygons import largest_parts
 from pipeline.schema import Tile, TileDetections, TileIndex
 from pipeline.seams import Buildings, Detections, MergeRules, merge_stream
 from pipeline.settings import Aggregation
@@ -61,7 +63,7 @@ def aggregate_image(
         folder: an existing folder to write into.
         progress: told after every row of tiles.
     """
-    counts = {"tiles": len(index.tiles), "detections": 0, "merged": 0, "buildings": 0}
+    counts = {"tiles": len(index.tiles), "detections": 0, "without_area": 0, "merged": 0, "buildings": 0}
     source = _Source(index, detections, categories, counts, progress)
     spool = folder / "spool"
     spool.mkdir()
@@ -91,37 +93,58 @@ class _Source:
     def rows(self) -> Iterator[Detections]:
         """The detections of one row of tiles at a time, image px."""
         numbered = enumerate(self.index.tiles)
-        for row, members in groupby(numbered, key=lambda numbered_tile: numbered_tile[1].window.row_off):
-            yield self._row(list(members))
-            self.progress(row / self.index.grid.height, f"row {row}/{self.index.grid.height} px")
+        total, started = len(self.index.tiles), time.monotonic()
+        for _, members in groupby(numbered, key=lambda numbered_tile: numbered_tile[1].window.row_off):
+            row = list(members)
+            yield self._row(row)
+            done = row[-1][0] + 1
+            rate = done / (time.monotonic() - started)
+            self.progress(done / total, f"tile {done}/{total}, {rate:.0f} tiles/s")
 
     def _row(self, members: list[tuple[int, Tile]]) -> Detections:
-        polygons: list[shapely.Polygon] = []
-        probabilities: list[list[float]] = []
-        tiles: list[int] = []
+        polygons = [np.empty(0, dtype=object)]
+        probabilities = [np.empty((0, len(self.categories)))]
+        tiles = [np.empty(0, dtype=np.int64)]
         for position, tile in members:
             path = self.folder / f"{tile.tile_id}.json"
             content = read_detections(path)
             self.model = f"{content.model.name}/{content.model.weights}"
-            for detection in content.detections:
-                if tuple(detection.scores) != self.categories:
-                    raise ArtifactError(
-                        "scores are not of the categories in [Labels] categories",
-                        where=path,
-                        found=list(detection.scores),
-                        remedy="Run the inference again, or change the setting.",
-                    )
-                polygons.append(shapely.Polygon(detection.polygon, detection.holes))
-                probabilities.append(list(detection.scores.values()))
-                tiles.append(position)
-        self.counts["detections"] += len(polygons)
-        objects = np.empty(len(polygons), dtype=object)
-        objects[:] = polygons
-        return Detections(
-            polygons=objects,
-            probabilities=np.array(probabilities, dtype=np.float64).reshape(-1, len(self.categories)),
-            tiles=np.array(tiles, dtype=np.int64),
-        )
+            outlines, scores = _outlines(content, path), _scores(content, self.categories, path)
+            drawn = np.array([outline is not None for outline in outlines], dtype=bool)
+            self.counts["detections"] += len(outlines)
+            self.counts["without_area"] += int((~drawn).sum())
+            polygons.append(outlines[drawn])
+            probabilities.append(scores[drawn])
+            tiles.append(np.full(drawn.sum(), position, dtype=np.int64))
+        return Detections(np.concatenate(polygons), np.concatenate(probabilities), np.concatenate(tiles))
+
+
+def _outlines(content: TileDetections, path: Path) -> np.ndarray:
+    """object[n], valid Polygon or None: any predictor may have drawn them."""
+    outlines = np.empty(len(content.detections), dtype=object)
+    try:
+        outlines[:] = [shapely.Polygon(found.polygon, found.holes) for found in content.detections]
+    except ValueError as error:
+        raise ArtifactError(
+            f"not a polygon: {error}", where=path, remedy="Delete it and run again."
+        ) from error
+    crossed = ~shapely.is_valid(outlines) | shapely.is_empty(outlines)
+    outlines[crossed] = largest_parts(shapely.buffer(outlines[crossed], 0))
+    return outlines
+
+
+def _scores(content: TileDetections, categories: tuple[str, ...], path: Path) -> np.ndarray:
+    """float64[n, k] in the order of the categories."""
+    for found in content.detections:
+        if tuple(found.scores) != categories:
+            raise ArtifactError(
+                "scores are not of the categories in [Labels] categories",
+                where=path,
+                found=list(found.scores),
+                remedy="Run the inference again, or change the setting.",
+            )
+    rows = [list(found.scores.values()) for found in content.detections]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(categories))
 
 
 def _publishable(

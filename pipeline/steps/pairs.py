@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import geopandas
@@ -56,13 +57,15 @@ def cut_tiles(
     rows_of = items.groupby("tile_id").indices
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
     chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules)
+    started = time.monotonic()
     with Raster(source, index.grid) as raster:
         for done, tile in enumerate(chosen, start=1):
             image = _blacken(raster.read(tile.window), tile, area_px)
             _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)
             rows = items.iloc[rows_of.get(tile.tile_id, [])]
             _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
-            progress(done / len(chosen), f"tile {done}/{len(chosen)}")
+            rate = done / (time.monotonic() - started)
+            progress(done / len(chosen), f"tile {done}/{len(chosen)}, {rate:.0f} tiles/s")
     windows = {tile.tile_id: list(tile.window) for tile in chosen}
     (folder / "pairs.json").write_bytes(orjson.dumps({"image_id": index.image_id, "windows": windows}))
     return len(chosen)

@@ -22,7 +22,10 @@ def tile_image(
         min_valid_share=tiling.min_valid_share,
     )
     windows = tile_windows(grid.width, grid.height, rules)
-    progress(0.1, f"looking for valid pixels in {len(windows)} tiles")
+
+    def looked(share: float) -> None:
+        progress(share, f"looking for valid pixels in {len(windows)} tiles: {share:.0%}")
+
     with Raster(source, grid, imagery) as raster:
-        valid_shares = raster.valid_shares([window for _, _, window in windows])
+        valid_shares = raster.valid_shares([window for _, _, window in windows], looked)
     return build_tile_index(image_id, grid, rules, valid_shares)

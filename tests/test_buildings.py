@@ -1,0 +1,128 @@
+"""AggregateImage's step on per-tile JSON that any predictor may have written."""
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+
+from pipeline.errors import ArtifactError
+from pipeline.inference import tile_detections
+from pipeline.schema import Grid, Tile, TileIndex, Window
+from pipeline.settings import Aggregation
+from pipeline.steps.buildings import aggregate_image
+from pipeline.submission import read_csv
+
+NAMES = ("foundation", "unfinished", "completed")
+GRID = Grid(
+    width=448,
+    height=256,
+    crs="EPSG:3857",
+    srid=3857,
+    transform=(0.1, 0, 4368223, 0, -0.1, -673868),
+    ground_m_per_px=(0.0994, 0.0994),
+    bands=[1, 2, 3],
+    stretch=None,
+    observed="2018-04-30T09:12:00Z",
+)
+TILES = [
+    Tile(tile_id="r0000_c0000", window=Window(0, 0, 256, 256), valid_share=1),
+    Tile(tile_id="r0000_c0001", window=Window(192, 0, 256, 256), valid_share=1),
+]
+
+
+def write(folder, tile, polygons, probabilities):
+    objects = np.empty(len(polygons), dtype=object)
+    objects[:] = polygons
+    boxes = np.array([polygon.bounds for polygon in polygons]).reshape(-1, 4)
+    rows = np.array(probabilities, dtype=float).reshape(-1, 3)
+    model = {"name": "any", "weights": "abc"}
+    content = tile_detections("a", tile, GRID, objects, boxes, rows, NAMES, model, "never")
+    (folder / f"{tile.tile_id}.json").write_text(json.dumps(content))
+
+
+def aggregate(folder, tiles=TILES, thresholds=(0.5, 0.5, 0.5), **settings):
+    index = TileIndex(image_id="a", grid=GRID, tile_size=256, overlap=64, empty_tiles=0, tiles=tiles)
+    out = folder / "out"
+    out.mkdir()
+    limits = dict(zip(NAMES, thresholds, strict=True))
+    told = []
+    counts = aggregate_image(
+        index, folder, NAMES, limits, Aggregation(**settings), out, lambda share, text: told.append(share)
+    )
+    assert told == sorted(told) and (not told or told[-1] == 1.0)
+    return counts, read_csv(out / "a.csv"), out
+
+
+def test_a_building_of_two_tiles_is_one(tmp_path):
+    house = shapely.box(150, 50, 300, 120)
+    for tile in TILES:
+        left, top = tile.window[:2]
+        seen = shapely.clip_by_rect(house, left, top, left + 256, top + 256)
+        write(tmp_path, tile, [shapely.transform(seen, lambda xy, x=left: xy - (x, 0))], [[0.1, 0.1, 0.8]])
+    counts, rows, out = aggregate(tmp_path)
+    assert counts["detections"] == 2 and counts["buildings"] == 1
+    assert rows.polygons_px[0].symmetric_difference(house).area < 1
+    properties = json.loads((out / "a.geojson").read_text())["features"][0]["properties"]
+    assert properties["merge_status"] == "stitched" and properties["tile_count"] == 2
+    # A Mercator pixel of 0.1 is shorter on the ground, by the cosine of the latitude.
+    assert properties["area_m2"] == pytest.approx(150 * 70 * 0.0994**2, rel=0.01)
+
+
+def test_unsure_and_tiny_buildings_are_not_published(tmp_path):
+    write(
+        tmp_path,
+        TILES[0],
+        [shapely.box(10, 10, 60, 60), shapely.box(80, 10, 140, 60), shapely.box(150, 150, 160, 160)],
+        [[0.1, 0.45, 0.1], [0.1, 0.2, 0.6], [0.1, 0.1, 0.8]],
+    )
+    write(tmp_path, TILES[1], [], [])
+    counts, rows, _ = aggregate(tmp_path)
+    assert counts["merged"] == 3 and counts["buildings"] == 1
+    assert rows.probabilities[0].tolist() == [0.1, 0.2, 0.6]
+
+
+def test_no_tiles_and_no_detections_give_empty_results_in_every_format(tmp_path):
+    counts, rows, out = aggregate(tmp_path, tiles=[], formats=("csv", "geojson", "gpkg", "parquet"))
+    assert counts["buildings"] == 0 and len(rows.polygons_px) == 0
+    assert {path.name for path in out.iterdir()} == {"a.csv", "a.geojson", "a.gpkg", "a.parquet"}
+
+
+def test_crossed_outlines_are_repaired_and_empty_ones_counted(tmp_path):
+    write(tmp_path, TILES[0], [shapely.box(10, 10, 60, 60)] * 2, [[0, 0, 0.9], [0, 0.9, 0]])
+    write(tmp_path, TILES[1], [], [])
+    path = tmp_path / "r0000_c0000.json"
+    content = json.loads(path.read_text())
+    content["detections"][0]["polygon"] = [[10, 10], [110, 110], [110, 10], [10, 105], [10, 10]]
+    content["detections"][1]["polygon"] = [[200, 200], [210, 210], [220, 220], [200, 200]]
+    path.write_text(json.dumps(content))
+    counts, rows, _ = aggregate(tmp_path)
+    assert counts["detections"] == 2 and counts["without_area"] == 1
+    assert len(rows.polygons_px) == 1 and rows.polygons_px[0].is_valid
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: found.update(polygon=[[0, 0], [1, 1]]), "not a polygon"),
+        (lambda found: found.update(scores={"hut": 0.9}), "categories"),
+        (lambda found: found.update(score=7), "less than or equal to 1"),
+        (lambda found: found.pop("box"), "Field required"),
+    ],
+)
+def test_what_is_no_artifact_is_refused_with_its_file(tmp_path, change, says):
+    write(tmp_path, TILES[0], [shapely.box(10, 10, 60, 60)], [[0, 0, 0.9]])
+    write(tmp_path, TILES[1], [], [])
+    path = tmp_path / "r0000_c0000.json"
+    content = json.loads(path.read_text())
+    change(content["detections"][0])
+    path.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=says) as raised:
+        aggregate(tmp_path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_missing_tile_is_said_so(tmp_path):
+    write(tmp_path, TILES[0], [], [])
+    with pytest.raises(ArtifactError, match="No such file"):
+        aggregate(tmp_path)
