@@ -4,6 +4,7 @@
 below, in this order; `pipeline.tasks` is the place to read on.
 """
 
+from pipeline.defaults import set_defaults
 from pipeline.logs import shorten_errors
 
 from pipeline.tasks import (  # isort: skip
@@ -36,4 +37,5 @@ __all__ = [  # noqa: RUF022 (run order)
     "Submission",
 ]
 
+set_defaults()
 shorten_errors()

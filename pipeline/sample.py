@@ -363,18 +363,6 @@ shards = 2
 
 [Aggregation]
 formats = ["csv", "geojson", "gpkg"]
-
-[core]
-log_level = INFO
-autoload_range = false
-
-[retcode]
-already_running = 10
-missing_data = 20
-not_run = 25
-task_failed = 30
-scheduling_error = 35
-unhandled_exception = 40
 """
 
 

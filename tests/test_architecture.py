@@ -10,7 +10,7 @@ MODULES = sorted(path for package in ("pipeline", "models", "sql") for path in (
 
 FLOORS = [
     {"pipeline.__init__", "pipeline.summary"},
-    {"pipeline.tasks", "pipeline.logs"},
+    {"pipeline.tasks", "pipeline.logs", "pipeline.defaults"},
     {"pipeline.steps"},
     {"pipeline.settings", "pipeline.targets"},
     {"pipeline.raster", "pipeline.stores", "pipeline.sample", "pipeline.catalogue", "pipeline.provenance"}

@@ -41,14 +41,6 @@ detections_per_tile = 12
 
 [Aggregation]
 score_thresholds = {"foundation": 0.0, "unfinished": 0.0, "completed": 0.0}
-
-[retcode]
-already_running = 10
-missing_data = 20
-not_run = 25
-task_failed = 30
-scheduling_error = 35
-unhandled_exception = 40
 """
 RUNNING = re.compile(r"Worker .* running   (\w+)\(")
 

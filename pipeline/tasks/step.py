@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import luigi
 from luigi.task import task_id_str
 
+from models.errors import ModelError
 from pipeline import settings
-from pipeline.errors import SourceError
+from pipeline.errors import PipelineError, SourceError
 from pipeline.provenance import RunRecord, Stopwatch
 from pipeline.settings import digest
 from pipeline.stores import check_image_id
@@ -72,6 +73,11 @@ class Step(luigi.Task):
         if now - getattr(self, "_told", 0.0) > SECONDS_BETWEEN_LINES:
             self._told = now
             logger.info("%s: %s", self, message)
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What luigid shows of a failure: one line for a user's mistake, else the traceback."""
+        is_mistake = isinstance(exception, (PipelineError, ModelError))
+        return str(exception) if is_mistake else super().on_failure(exception)
 
     @contextmanager
     def making(self, folder: Path) -> Iterator[Path]:

@@ -26,17 +26,6 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-COMMON = """
-[core]
-autoload_range = false
-[retcode]
-missing_data = 20
-not_run = 25
-task_failed = 30
-scheduling_error = 35
-unhandled_exception = 40
-"""
-
 LEARN = """
 [Training]
 network = maskrcnn_resnet50_fpn_v2
@@ -113,7 +102,7 @@ def make_workspace(data: Path, folder: Path, name: str, budget: dict[str, int]) 
     if chosen.task != "CutTiles":
         settings = settings.replace(LEARN, LEARN.format(weights=weights, **budget))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "luigi.cfg").write_text(COMMON + settings)
+    (folder / "luigi.cfg").write_text(settings)
     for split in ("training", "test"):
         for kind in ("images", "labels", "areas"):
             (folder / "input" / split / kind).mkdir(parents=True, exist_ok=True)
