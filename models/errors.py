@@ -2,20 +2,21 @@
 
 ::
 
-    ModelError
-    ├── WeightsError      a weights file that is missing, damaged or of another network
-    ├── DatasetError      a training tile that cannot be read as asked
-    ├── DeviceError       a device or precision that this machine does not have
-    ├── TrainingError     a training that cannot begin, go on or be resumed
-    └── PredictionError   images that cannot be predicted as asked
+    Mistake
+    └── ModelError
+        ├── WeightsError      a weights file that is missing, damaged or of another network
+        ├── DatasetError      a training tile that cannot be read as asked
+        ├── DeviceError       a device or precision that this machine does not have
+        ├── TrainingError     a training that cannot begin, go on or be resumed
+        └── PredictionError   images that cannot be predicted as asked
 
-`pipeline` has the same family for map space in `pipeline.errors`.
+`pipeline.errors` is the branch for map space.
 """
 
 from __future__ import annotations
 
 
-class ModelError(Exception):
+class Mistake(Exception):  # noqa: N818 (it names what it is)
     """A user's mistake in one line: what, where, found value, what to do.
 
     Args:
@@ -42,6 +43,10 @@ class ModelError(Exception):
 
 def _rebuild(kind, what, where, found, remedy):
     return kind(what, where=where, found=found, remedy=remedy)
+
+
+class ModelError(Mistake):
+    """A user's mistake in pixel space."""
 
 
 class WeightsError(ModelError):

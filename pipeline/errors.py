@@ -10,39 +10,16 @@
     ├── StoreError       a label store that is unreachable or not what it should be
     └── ArtifactError    one of the pipeline's own files that is damaged or of another version
 
-`models` has the same family for pixel space in `models.errors`.
+`models.errors` has the branch for pixel space and the root of both, `Mistake`.
 """
 
 from __future__ import annotations
 
-
-class PipelineError(Exception):
-    """A user's mistake in one line: what, where, found value, what to do.
-
-    Args:
-        what: the fault as a sentence without its full stop.
-        where: the file, image, tile or setting it was found in.
-        found: the value found, shown with `repr`; None when there is none to show.
-        remedy: the sentence that tells what to do about it.
-    """
-
-    def __init__(self, what: str, *, where: object = None, found: object = None, remedy: str = ""):
-        self.what, self.where, self.found, self.remedy = what, where, found, remedy
-        # All arguments reach `args`, so that the error survives pickling between processes.
-        super().__init__(what, where, found, remedy)
-
-    def __reduce__(self):
-        return _rebuild, (type(self), self.what, self.where, self.found, self.remedy)
-
-    def __str__(self) -> str:
-        place = f"{self.where}: " if self.where is not None else ""
-        value = f" (found {self.found!r})" if self.found is not None else ""
-        remedy = f". {self.remedy}" if self.remedy else ""
-        return f"{place}{self.what}{value}{remedy}"
+from models.errors import Mistake
 
 
-def _rebuild(kind, what, where, found, remedy):
-    return kind(what, where=where, found=found, remedy=remedy)
+class PipelineError(Mistake):
+    """A user's mistake in map space or in the graph."""
 
 
 class SettingsError(PipelineError):

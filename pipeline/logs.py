@@ -1,6 +1,6 @@
 """Luigi's log without tracebacks for what is a user's to mend.
 
-A `PipelineError` or `ModelError` says in one line what is wrong, where, and what to do; the stack
+A `Mistake` says in one line what is wrong, where, and what to do; the stack
 below it would only hide that. Every other exception keeps its traceback.
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from models.errors import ModelError
-from pipeline.errors import PipelineError
+from models.errors import Mistake
 
 _NAMES = ("pipeline.errors.", "models.errors.")
 
@@ -20,7 +19,7 @@ class OneLineErrors(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """True: no record is dropped."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, (PipelineError, ModelError)):
+        if isinstance(error, Mistake):
             record.msg, record.args = f"{record.getMessage().strip()}: {error}", ()
             record.exc_info = record.exc_text = None
         elif "Traceback (most recent call last)" in (message := record.getMessage()):

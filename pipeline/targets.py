@@ -16,16 +16,13 @@ Results in `output` keep friendly names; their run record says which digest they
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import luigi
 
-from pipeline.errors import ArtifactError, SettingsError, SourceError
+from pipeline.atomic import flush, write_atomic
+from pipeline.errors import SettingsError, SourceError
 from pipeline.provenance import RunRecord, read_record
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
@@ -148,74 +145,6 @@ def _vrt_sources(path: Path) -> list[Path]:
     ]
 
 
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A hidden temporary folder in `parent`, on the same file system, gone when the block ends.
-
-    Raises:
-        ArtifactError: `parent` cannot be written.
-    """
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write here: {error.strerror}", where=parent, remedy="Check permissions and free space."
-        ) from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path for a file or folder that becomes `path` when the block ends well.
-
-    The temporary one lies in a hidden folder beside the target and keeps its file name, so
-    drivers that look at endings work. On an error it goes and `path` stays as it was.
-    A folder that another process finished meanwhile is kept: equal paths hold equal content.
-
-    Raises:
-        ArtifactError: the folder cannot be written.
-    """
-    with scratch_folder(path.parent) as folder:
-        scratch = folder / path.name
-        yield scratch
-        for part in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
-            _fsync(part)
-        if path.is_dir():
-            return
-        os.replace(scratch, path)
-        _fsync(path.parent)
-
-
-def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Writes `content` to `path` whole or not at all.
-
-    Args:
-        path: the file.
-        content: all of it.
-        durable: whether it must outlive a power cut the moment this returns. Thousands of small
-            files need not: a process that is killed loses nothing either way.
-    """
-    if durable:
-        with atomic(path) as scratch:
-            scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-        return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(scratch, path)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class SourceTarget(luigi.Target):
     """An input that people give: a local file, or a URL taken at its word."""
 
@@ -258,7 +187,7 @@ class PublishedTarget(luigi.Target):
         sizes = {path.name: path.stat().st_size for path in files}
         self.record.unlink(missing_ok=True)
         for path in files:
-            _fsync(path)
+            flush(path)
             os.replace(path, folder / path.name)
         write_atomic(self.record, record.model_copy(update={"files": sizes}).model_dump_json(indent=1))
 

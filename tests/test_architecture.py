@@ -18,7 +18,7 @@ FLOORS = [
     | {"pipeline.seams", "pipeline.thresholds", "pipeline.submission", "pipeline.evaluate"}
     | {"pipeline.outputs", "pipeline.report"},
     {"pipeline.frames", "pipeline.matching", "pipeline.painting", "pipeline.rounding"},
-    {"pipeline.polygons"},
+    {"pipeline.polygons", "pipeline.atomic"},
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
 ]

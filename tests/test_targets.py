@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.atomic import atomic, scratch_folder, write_atomic
 from pipeline.errors import ArtifactError, SettingsError, SourceError
 from pipeline.provenance import Stopwatch
-from pipeline.targets import PublishedTarget, Workspace, atomic, fingerprint, scratch_folder, write_atomic
+from pipeline.targets import PublishedTarget, Workspace, fingerprint
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -42,7 +43,7 @@ def test_a_folder_that_another_finished_first_is_kept(tmp_path):
 
 def test_a_kill_inside_leaves_no_result(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from pipeline.targets import atomic\n"
+        "import sys, time; from pathlib import Path; from pipeline.atomic import atomic\n"
         "with atomic(Path(sys.argv[1])) as scratch:\n"
         "    scratch.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
     )

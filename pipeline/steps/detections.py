@@ -9,12 +9,12 @@ from pathlib import Path
 
 import orjson
 
+from pipeline.atomic import write_atomic
 from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules, tile_detections
 from pipeline.raster import Raster
 from pipeline.schema import Grid, Tile
 from pipeline.steps import Progress
-from pipeline.targets import write_atomic
 from pipeline.vectorize import VectorizeRules, masks_to_polygons
 
 

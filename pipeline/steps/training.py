@@ -13,12 +13,12 @@ import rasterio
 import shapely
 
 from models.recipe import Recipe
+from pipeline.atomic import write_atomic
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.evaluate import pool, score_image
 from pipeline.schema import TileItems
 from pipeline.settings import Training
 from pipeline.steps import Progress
-from pipeline.targets import write_atomic
 from pipeline.thresholds import ThresholdRules, TileSample, choose_thresholds
 from pipeline.tiling import split_by_area
 from pipeline.vectorize import masks_to_polygons

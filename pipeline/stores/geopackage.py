@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -20,7 +17,8 @@ import pandas as pd
 import pyogrio
 import shapely
 
-from pipeline.errors import StoreError
+from pipeline.atomic import atomic
+from pipeline.errors import ArtifactError, StoreError
 from pipeline.stores import (
     LABEL_COLUMNS,
     MIN_VISIBLE_SHARE,
@@ -168,32 +166,16 @@ def _polygonal(geoms: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same name, that takes its place when the block ends well."""
-    scratch = None
+    """A temporary path of the same name that takes the place of `path` when the block ends well."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        yield scratch / path.name
-        _fsync(scratch / path.name)
-        # A viewer with the old file open leaves a log beside it, which SQLite would replay on the new one.
-        for suffix in ("-wal", "-shm", "-journal"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        os.replace(scratch / path.name, path)
-        _fsync(path.parent)
-    except (OSError, pyogrio.errors.DataSourceError) as error:
+        with atomic(path) as scratch:
+            yield scratch
+            # A viewer with the old file open leaves a log beside it, which SQLite would replay on the new.
+            for suffix in ("-wal", "-shm", "-journal"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except (OSError, ArtifactError, pyogrio.errors.DataSourceError) as error:
         raise StoreError(
             f"labels cannot be written: {error}",
             where=path.parent,
             remedy="Check permissions and free space.",
         ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from typing import Any
 import luigi
 
 from pipeline import settings
+from pipeline.atomic import write_atomic
 from pipeline.errors import SettingsError
 from pipeline.labels import read_area
 from pipeline.pairs import PairRules
@@ -20,7 +21,7 @@ from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
 from pipeline.steps.training import train_network
 from pipeline.stores import LabelStore, open_store
-from pipeline.targets import LabelStoreTarget, fingerprint, write_atomic
+from pipeline.targets import LabelStoreTarget, fingerprint
 from pipeline.tasks.sources import SourceImage, SourceLabels
 from pipeline.tasks.step import ImageStep, Step, digests
 from pipeline.thresholds import ThresholdRules

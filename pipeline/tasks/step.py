@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 import luigi
 from luigi.task import task_id_str
 
-from models.errors import ModelError
+from models.errors import Mistake
 from pipeline import settings
-from pipeline.errors import PipelineError, SourceError
+from pipeline.atomic import atomic, scratch_folder, write_atomic
+from pipeline.errors import SourceError
 from pipeline.provenance import RunRecord, Stopwatch
 from pipeline.settings import digest
 from pipeline.stores import check_image_id
-from pipeline.targets import PublishedTarget, Workspace, atomic, scratch_folder, write_atomic
+from pipeline.targets import PublishedTarget, Workspace
 
 logger = logging.getLogger("luigi-interface")
 
@@ -76,8 +77,7 @@ class Step(luigi.Task):
 
     def on_failure(self, exception: BaseException) -> str:
         """What luigid shows of a failure: one line for a user's mistake, else the traceback."""
-        is_mistake = isinstance(exception, (PipelineError, ModelError))
-        return str(exception) if is_mistake else super().on_failure(exception)
+        return str(exception) if isinstance(exception, Mistake) else super().on_failure(exception)
 
     @contextmanager
     def making(self, folder: Path) -> Iterator[Path]:
