@@ -1,12 +1,15 @@
 """Luigi's log without tracebacks for what is a user's to mend.
 
 A `Mistake` says in one line what is wrong, where, and what to do; the stack
-below it would only hide that. Every other exception keeps its traceback.
+below it would only hide that. So does Luigi of a parameter that is missing. Every other exception keeps
+its traceback.
 """
 
 from __future__ import annotations
 
 import logging
+
+from luigi.parameter import ParameterException
 
 from models.errors import Mistake
 
@@ -19,7 +22,7 @@ class OneLineErrors(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """True: no record is dropped."""
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, Mistake):
+        if isinstance(error, (Mistake, ParameterException)):
             record.msg, record.args = f"{record.getMessage().strip()}: {error}", ()
             record.exc_info = record.exc_text = None
         elif "Traceback (most recent call last)" in (message := record.getMessage()):

@@ -251,7 +251,20 @@ def test_a_submission_is_packed(built):
     assert (built / "output" / "submission_test.zip").stat().st_size > 100
 
 
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 MISTAKES = [
+    (["AggregateImage"], "image_id", "parameter to be set"),
+    (["TrainMaskRCNN", "--Training-epochs", "many"], "[Training] epochs", "many"),
+    (
+        ["LoadLabels", "--image-id", "scene_042", "--Labels-database-url", NOWHERE],
+        "127.0.0.1",
+        "Check that the",
+    ),
+    (
+        ["LoadLabels", "--image-id", "scene_042", "--Labels-database-url", NOWHERE.replace("@", ":secret@")],
+        "holds a password",
+        "PGPASSFILE",
+    ),
     (["AggregateImage", "--image-id", "scene_043"], "no such image", "Did you mean scene_042?"),
     (["AggregateImage", "--image-id", "../scene_042"], "not an image id", "without folder"),
     (
@@ -278,7 +291,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line_and_a_failure(built, arguments, what, remedy):
     process = run_luigi(built, *arguments)
     assert process.returncode != 0
-    assert "Traceback" not in process.stdout
+    assert "Traceback" not in process.stdout and "secret" not in process.stdout
     lines = [line for line in process.stdout.splitlines() if what in line and remedy in line]
     assert lines, process.stdout
 
