@@ -352,7 +352,7 @@ overlap = 128
 [Training]
 network = maskrcnn_small
 validation_images = ["scene_004"]
-epochs = 40
+epochs = 60
 validate_every = 5
 batch_size = 4
 learning_rate = 0.001

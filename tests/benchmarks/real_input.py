@@ -1,6 +1,6 @@
 """The main job on real imagery: makes a workspace per data set of a folder and runs the graph in it.
 
-    python -m tests.benchmarks.real_input DATA FOLDER [SET ...] [--until TASK]
+    python -m tests.benchmarks.real_input DATA FOLDER [SET ...] [--small WEIGHTS] [--epochs N]
 
 Sets: unguja (three conditions, eastern third held out by area), banepa (three roof classes inside a
 labelled area, eastern third held out), grid_001 (the challenge's crop and its label file), kampala,
@@ -28,21 +28,36 @@ from rasterio.vrt import WarpedVRT
 
 LEARN = """
 [Training]
-network = maskrcnn_resnet50_fpn_v2
 initial_weights = {weights}
-backbone_stride_in_1x1 = true
-trainable_stages = 2
+network = {network}
+backbone_stride_in_1x1 = {caffe}
+trainable_stages = {stages}
 validation_share = 0.15
 validate_every = {validate_every}
 tiles_per_epoch = {tiles_per_epoch}
 epochs = {epochs}
-batch_size = 2
-learning_rate = 0.0003
+batch_size = {batch_size}
+learning_rate = {learning_rate}
 warmup_steps = 30
 [Inference]
 shards = 2
 batch_size = 2
 """
+
+IMAGENET = {
+    "network": "maskrcnn_resnet50_fpn_v2",
+    "caffe": "true",
+    "stages": 2,
+    "batch_size": 2,
+    "learning_rate": 0.0003,
+}
+SMALL = {
+    "network": "maskrcnn_small",
+    "caffe": "false",
+    "stages": 5,
+    "batch_size": 4,
+    "learning_rate": 0.001,
+}
 
 BUILDINGS = '[Labels]\ncondition_attribute =\ncategories = {"building": []}\n'
 
@@ -94,13 +109,18 @@ SETS = {
 }
 
 
-def make_workspace(data: Path, folder: Path, name: str, budget: dict[str, int]) -> None:
-    """A workspace for one set; its inputs are links and virtual rasters, nothing is copied."""
+def make_workspace(data: Path, folder: Path, name: str, small: str | None, budget: dict[str, int]) -> None:
+    """A workspace for one set; its inputs are links and virtual rasters, nothing is copied.
+
+    Learning starts from the ImageNet ResNet-50 in `data`, or with the small network from the weights
+    `small`, from nothing where they are empty.
+    """
     chosen = SETS[name]
-    weights = (data / "weights" / "resnet50_imagenet.pth").absolute()
     settings = chosen.settings
     if chosen.task != "CutTiles":
-        settings = settings.replace(LEARN, LEARN.format(weights=weights, **budget))
+        weights = (data / "weights" / "resnet50_imagenet.pth").absolute() if small is None else small
+        kind = IMAGENET if small is None else SMALL
+        settings = settings.replace(LEARN, LEARN.format(weights=weights, **kind, **budget))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "luigi.cfg").write_text(settings)
     for split in ("training", "test"):
@@ -203,6 +223,9 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("sets", nargs="*", default=list(SETS), metavar="SET")
+    parser.add_argument(
+        "--small", metavar="WEIGHTS", help="small network, from these weights or from nothing ('')"
+    )
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--tiles-per-epoch", type=int, default=0)
     parser.add_argument("--validate-every", type=int, default=4)
@@ -211,7 +234,7 @@ def main() -> int:
     failed = 0
     for name in given.sets:
         workspace = given.folder / name
-        make_workspace(given.data, workspace, name, budget)
+        make_workspace(given.data, workspace, name, given.small, budget)
         image_id = name if SETS[name].task == "CutTiles" else f"{name}_east"
         command = ["-m", "luigi", "--module", "pipeline", SETS[name].task]
         command += ["--image-id", image_id, "--local-scheduler"]
