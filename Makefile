@@ -10,7 +10,7 @@ BIN := .venv/bin
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
-demo: .venv/installed  ## paint two villages, learn on one, map the other, score it
+demo: .venv/installed  ## paint five villages, learn on four, map the fifth, score it
 	$(BIN)/python -m pipeline.sample demo
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
 	$(BIN)/python -m pipeline.summary demo scene_042
@@ -32,6 +32,12 @@ check: .venv/installed  ## style and types
 
 postgis: .venv/installed system  ## a PostGIS of our own on a free port, for trying things out; Ctrl-C stops it
 	$(BIN)/python tests/postgis.py serve
+
+bench: .venv/installed  ## memory, growth and seams, a table each; minutes on two cores
+	$(BIN)/python -m tests.benchmarks.bench_memory_tiling
+	$(BIN)/python -m tests.benchmarks.bench_aggregate_image
+	$(BIN)/python -m tests.benchmarks.bench_memory_aggregation
+	$(BIN)/python -m tests.benchmarks.bench_seams_simulation
 
 docs: .venv/installed  ## the reference pages, from the code
 	$(BIN)/python docs/reference.py
