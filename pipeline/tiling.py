@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,20 +128,26 @@ def tile_row_col(tile_id: str) -> tuple[int, int]:
     return int(row), int(col)
 
 
-def shard_slices(n_tiles: int, shards: int) -> list[slice]:
-    """`shards` contiguous runs that together hold every tile once, equally long to within one.
+def shard_slices(n_tiles: int, shards: int, batch: int = 1) -> list[slice]:
+    """Contiguous runs that deal n tiles to shards as evenly as may be; the last ones may be empty.
 
-    With fewer tiles than shards, some runs are empty.
+    >>> shard_slices(10, 3, batch=4)
+    [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
 
-    >>> shard_slices(5, 2)
-    [slice(0, 2, None), slice(2, 5, None)]
+    Args:
+        n_tiles: tiles of the image.
+        shards: how many runs are wanted.
+        batch: runs begin at multiples of this many tiles. A network's last digits depend on which tiles
+            it sees together; so they do not depend on the number of shards.
 
     Raises:
-        SettingsError: there are no shards.
+        SettingsError: there is no shard to deal to.
     """
     if shards < 1:
-        raise SettingsError("shards must be at least 1", found=shards)
-    return [slice(n_tiles * shard // shards, n_tiles * (shard + 1) // shards) for shard in range(shards)]
+        raise SettingsError("shards must be at least 1", where="[Inference] shards", found=shards)
+    batches = -(-n_tiles // batch)
+    edges = [min(n_tiles, batch * (batches * shard // shards)) for shard in range(shards + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def split_by_area(windows: np.ndarray | Sequence[Window], share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,7 @@ def read_truths(path: str) -> list[tuple[str | None, object]]:
     return [
         (CONDITIONS.get(feature["properties"]["condition"]), shapely.geometry.shape(feature["geometry"]))
         for feature in features
+        if feature["geometry"] is not None
     ]
 
 

@@ -35,6 +35,7 @@ device = cpu
 
 [Inference]
 shards = 2
+batch_size = 2
 workers = 0
 device = cpu
 detections_per_tile = 12
@@ -172,13 +173,18 @@ def test_a_deleted_result_is_made_again(workspace):
 
 def test_a_killed_shard_resumes_at_the_first_missing_tile(workspace):
     (folder,) = (workspace / "work" / "scene_042").glob("detections-*")
-    kept = {path: path.stat().st_mtime_ns for path in sorted(folder.glob("r*.json"))}
-    lost = list(kept)[-1]
-    lost.unlink()
+    before = {path: path.read_bytes() for path in sorted(folder.glob("r*.json"))}
+    times = {path: path.stat().st_mtime_ns for path in before}
+    lost = len(before) - 1
+    batch = list(before)[lost // 2 * 2 : lost // 2 * 2 + 2]
+    batch[-1].unlink()
     (folder / "shard_1_of_2.manifest.json").unlink()
     process = run_luigi(workspace, "InferShard", "--image-id", "scene_042", "--shard", "1")
     assert process.returncode == 0, process.stdout
-    assert {path for path, mtime in kept.items() if path.stat().st_mtime_ns != mtime} == {lost}
+    assert {path for path in times if path.stat().st_mtime_ns != times[path]} == set(batch)
+    for path, content in before.items():
+        old, new = json.loads(content), json.loads(path.read_bytes())
+        assert old["detections"] == new["detections"]
 
 
 def test_one_worker_and_four_with_a_real_luigid_agree_to_the_byte(workspace, luigid_port):

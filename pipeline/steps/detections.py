@@ -32,10 +32,17 @@ def infer_tiles(
 ) -> dict[str, int]:
     """Writes <tile_id>.json for every tile that has none yet; returns counts of what was done.
 
+    A batch of which a tile is missing is inferred whole: a network's last digits depend on which tiles it
+    sees together, and a resumed shard must not differ from an unbroken one.
+
     Raises:
         SettingsError: the network's categories are not those of the settings.
     """
-    todo = [tile for tile in tiles if not _path(folder, tile).exists()]
+    starts = range(0, len(tiles), rules.batch_size)
+    batches = [tiles[start : start + rules.batch_size] for start in starts]
+    todo = [
+        tile for batch in batches if not all(_path(folder, tile).exists() for tile in batch) for tile in batch
+    ]
     if not todo:
         return {"tiles": len(tiles), "inferred": 0, "detections": 0}
     from models.predict import Predictor

@@ -53,15 +53,15 @@ class Sides(NamedTuple):
 def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels) -> Sides:
     """The published buildings and the labels they are judged by.
 
-    Labels are taken as they are drawn, neither repaired nor stripped of duplicates; rows without a
-    geometry hold nothing that could be found. Where the labelled ground is given, what has its
-    inner point outside counts on neither side.
+    Labels are taken as they are drawn, neither repaired nor stripped of duplicates: an empty or
+    crossed polygon is a truth that nobody can find, only rows without a geometry are none. Where the
+    labelled ground is given, what has no inner point on it counts on neither side.
     """
     rows = read_csv(csv, settings.names)
     frame = read_label_file(labels)
     truths = reproject(frame.geometry.values, frame.crs, LONLAT, where=labels)
     known = category_indices(frame, settings.label_rules(), where=labels)
-    drawn = ~(shapely.is_missing(truths) | shapely.is_empty(truths))
+    drawn = ~shapely.is_missing(truths)
     truths, known = truths[drawn], known[drawn]
     judged = np.ones(len(rows.polygons_lonlat), dtype=bool)
     if area is not None:

@@ -68,10 +68,11 @@ class InferShard(ImageStep):
     def run(self) -> None:
         """Infers the tiles that have no JSON yet."""
         index, inference = self.tiles.read(), settings.Inference()
+        runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
         with self.finishing(Path(self.output().path)) as counts:
             counts |= infer_tiles(
                 self.image_id,
-                index.tiles[shard_slices(len(index.tiles), inference.shards)[self.shard]],
+                index.tiles[runs[self.shard]],
                 index.grid,
                 self.tiles.image.source,
                 network().weights,
