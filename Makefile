@@ -10,6 +10,8 @@ BIN := .venv/bin
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
+# Threads that wait asleep: on a machine with other work, waiting awake makes learning ten times slower.
+demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed  ## paint five villages, learn on four, map the fifth, score it
 	$(BIN)/python -m pipeline.sample demo
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
