@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +198,19 @@ def test_one_worker_and_four_with_a_real_luigid_agree_to_the_byte(workspace, lui
     process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042", scheduler=scheduler)
     assert process.returncode == 0, process.stdout
     assert [(workspace / "output" / name).read_bytes() for name in names] == alone
+    told = {
+        task["name"]: (task["status_message"], task["progress_percentage"]) for task in finished(luigid_port)
+    }
+    assert re.fullmatch(r"tile \d+/\d+, [\d.]+ tiles/s", told["InferShard"][0])
+    assert "tiles/s" in told["AggregateImage"][0] and "valid pixels" in told["TileImage"][0]
+    assert told["TrainMaskRCNN"][1] == told["AggregateImage"][1] == 100
+
+
+def finished(port: int) -> list[dict]:
+    """The tasks that a luigid knows as done, as its dashboard shows them."""
+    query = urllib.parse.urlencode({"data": json.dumps({"status": "DONE", "upstream_status": ""})})
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/task_list?{query}") as answer:
+        return list(json.load(answer)["response"].values())
 
 
 @pytest.fixture
