@@ -274,6 +274,7 @@ def test_a_submission_is_packed(built):
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 MISTAKES = [
+    (["InferShard", "--image-id", "scene_042", "--shard", "7"], "there are 2 shards", "[Inference] shards"),
     (["AggregateImage"], "image_id", "parameter to be set"),
     (["TrainMaskRCNN", "--Training-epochs", "many"], "[Training] epochs", "many"),
     (

@@ -69,7 +69,7 @@ def test_what_vanishes_when_rounded_is_no_detection():
 def test_damaged_artifacts_are_refused_in_one_line(tmp_path, damage):
     path = tmp_path / "r0001_c0002.json"
     path.write_text(damage)
-    with pytest.raises(ArtifactError, match="Delete it and run again") as raised:
+    with pytest.raises(ArtifactError, match="Delete it and the manifests") as raised:
         read_detections(path)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
 

@@ -36,10 +36,17 @@ def read_detections(path: Path) -> TileDetections:
     """
     try:
         return TileDetections.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+    except OSError as error:
         raise ArtifactError(
-            f"not the detections of a tile: {reason}", where=path, remedy="Delete it and run again."
+            f"cannot be read: {error.strerror}",
+            where=path,
+            remedy="Delete the manifests beside it and run again: what is missing is inferred.",
+        ) from error
+    except ValidationError as error:
+        raise ArtifactError(
+            f"not the detections of a tile: {error.errors()[0]['msg']}",
+            where=path,
+            remedy="Delete it and the manifests beside it, and run again.",
         ) from error
 
 

@@ -11,7 +11,7 @@ import luigi
 
 from pipeline import settings
 from pipeline.catalogue import read_catalogue
-from pipeline.errors import SourceError
+from pipeline.errors import SettingsError, SourceError
 from pipeline.inference import InferenceRules
 from pipeline.provenance import RunRecord, read_record
 from pipeline.raster import Imagery
@@ -69,6 +69,13 @@ class InferShard(ImageStep):
         """Infers the tiles that have no JSON yet."""
         index, inference = self.tiles.read(), settings.Inference()
         runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
+        if not 0 <= self.shard < len(runs):
+            raise SettingsError(
+                f"there are {len(runs)} shards, counted from 0",
+                where=self,
+                found=self.shard,
+                remedy="Ask for one of them, or raise [Inference] shards.",
+            )
         with self.finishing(Path(self.output().path)) as counts:
             counts |= infer_tiles(
                 self.image_id,
