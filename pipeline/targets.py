@@ -81,12 +81,8 @@ class Workspace:
 
     def images_everywhere(self) -> list[str]:
         """Ids of the images in all splits, sorted."""
-        splits = self.root / "input"
-        return sorted(
-            {name for split in splits.iterdir() for name in self.images_of(split.name)}
-            if splits.is_dir()
-            else ()
-        )
+        splits = (self.root / "input").glob("*")
+        return sorted({name for split in splits for name in self.images_of(split.name)})
 
     def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
         folders = sorted((self.root / "input").glob(f"*/{kind}"))

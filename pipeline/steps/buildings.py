@@ -27,6 +27,8 @@ from pipeline.settings import Aggregation
 from pipeline.steps import Progress
 from pipeline.submission import Rows, write_csv
 
+REMEDY = "Delete it and the manifests beside it, and run again."
+
 
 def read_detections(path: Path) -> TileDetections:
     """The detections of one tile.
@@ -46,7 +48,7 @@ def read_detections(path: Path) -> TileDetections:
         raise ArtifactError(
             f"not the detections of a tile: {error.errors()[0]['msg']}",
             where=path,
-            remedy="Delete it and the manifests beside it, and run again.",
+            remedy=REMEDY,
         ) from error
 
 
@@ -132,9 +134,7 @@ def _outlines(content: TileDetections, path: Path) -> np.ndarray:
     try:
         outlines[:] = [shapely.Polygon(found.polygon, found.holes) for found in content.detections]
     except ValueError as error:
-        raise ArtifactError(
-            f"not a polygon: {error}", where=path, remedy="Delete it and run again."
-        ) from error
+        raise ArtifactError(f"not a polygon: {error}", where=path, remedy=REMEDY) from error
     crossed = ~shapely.is_valid(outlines) | shapely.is_empty(outlines)
     outlines[crossed] = largest_parts(shapely.buffer(outlines[crossed], 0))
     return outlines

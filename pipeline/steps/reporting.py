@@ -51,11 +51,13 @@ def report_image(
     with Raster(source, index.grid, imagery) as raster:
         overview = raster.shrunk(OVERVIEW_SIDE)
     scale = overview.shape[1] / index.grid.width
-    rows = read_csv(csv, labels.names)
     judgement: dict[str, Any] = {}
-    if evaluation:
+    if evaluation is None:
+        rows = read_csv(csv, labels.names)
+    else:
         report, label_file, area = evaluation
         sides = read_sides(csv, label_file, area, labels)
+        rows = sides.rows
         truths_crs = reproject(sides.truths, LONLAT, index.grid.crs)
         judgement = {
             "truth_polygons": _shrink(crs_to_px(truths_crs, index.grid.transform), scale),

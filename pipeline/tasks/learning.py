@@ -100,7 +100,8 @@ class LoadLabels(ImageStep):
 
     def run(self) -> None:
         """Cleans the labels, reports on them and replaces the image's rows."""
-        grid = self.tiles.read().grid
+        # The digest of what is read, not of what may lie there by the time it is stored.
+        grid, made_from = self.tiles.read().grid, self.digest
         with self.finishing(self.folder("labels") / "run.json") as counts:
             labels, report = load_labels(
                 self.labels.source, self.labels.area, grid, settings.Labels().label_rules()
@@ -108,7 +109,7 @@ class LoadLabels(ImageStep):
             logger.info("labels of %s\n%s", self.image_id, report.table())
             write_atomic(self.folder("labels") / "report.json", report.model_dump_json(indent=1))
             counts |= {"rows": report.source_rows, "labels": report.labels}
-        self.store.replace_labels(self.image_id, self.digest, labels, report.model_dump())
+        self.store.replace_labels(self.image_id, made_from, labels, report.model_dump())
 
 
 class CutTiles(ImageStep):
@@ -136,10 +137,10 @@ class CutTiles(ImageStep):
 
     def run(self) -> None:
         """Asks the store once for the items of all tiles, and cuts the chosen ones out."""
-        index, area = self.tiles.read(), self.labels.labels.area
-        items = self.labels.store.items_in_tiles(self.image_id, tile_frame(index), self.labels.digest)
-        ground = read_area(area, index.grid.crs) if area else None
         with self.making(self.folder("pairs")) as folder:
+            index, area = self.tiles.read(), self.labels.labels.area
+            items = self.labels.store.items_in_tiles(self.image_id, tile_frame(index), self.labels.digest)
+            ground = read_area(area, index.grid.crs) if area else None
             cut_tiles(
                 index,
                 self.tiles.image.source,

@@ -67,16 +67,17 @@ class InferShard(ImageStep):
 
     def run(self) -> None:
         """Infers the tiles that have no JSON yet."""
-        index, inference = self.tiles.read(), settings.Inference()
-        runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
-        if not 0 <= self.shard < len(runs):
+        inference = settings.Inference()
+        if not 0 <= self.shard < inference.shards:
             raise SettingsError(
-                f"there are {len(runs)} shards, counted from 0",
+                f"there are {inference.shards} shards, counted from 0",
                 where=self,
                 found=self.shard,
                 remedy="Ask for one of them, or raise [Inference] shards.",
             )
         with self.finishing(Path(self.output().path)) as counts:
+            index = self.tiles.read()
+            runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
             counts |= infer_tiles(
                 self.image_id,
                 index.tiles[runs[self.shard]],
