@@ -270,6 +270,16 @@ class Inference(Section):
         description="Tasks an image's tiles are dealt to; more let more workers help.",
     )
 
+    def check(self) -> None:
+        """Refuses to deal tiles to nobody."""
+        if self.shards < 1:
+            raise SettingsError(
+                "must be at least 1",
+                where="[Inference] shards",
+                found=self.shards,
+                remedy="One task is enough for a small image.",
+            )
+
 
 @knobs_of(VectorizeRules)
 class Outlines(Section):

@@ -59,6 +59,7 @@ def test_a_value_from_the_configuration_reaches_the_rules(config):
         (settings.Labels, "categories", '{"a": ["x"], "b": ["x"]}', "share no spelling"),
         (settings.Labels, "categories", '{"a": "x"}', "JSON object"),
         (settings.Inference, "precision", "float8", "precision"),
+        (settings.Inference, "shards", "0", "at least 1"),
     ],
 )
 def test_what_cannot_be_honoured_is_said_in_one_line(config, section, key, value, says):
