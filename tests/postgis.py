@@ -58,11 +58,22 @@ class ServerError(RuntimeError):
 def binaries() -> Path | None:
     """The folder of the newest PostgreSQL server that has PostGIS; None where there is none."""
     versions = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()]
-    for path in sorted(versions, key=lambda path: float(path.parent.name), reverse=True):
-        if Path(f"/usr/share/postgresql/{path.parent.name}/extension/postgis.control").exists():
-            return path
-    initdb = shutil.which("initdb")
-    return Path(initdb).resolve().parent if initdb else None
+    versions.sort(key=lambda path: float(path.parent.name), reverse=True)
+    if initdb := shutil.which("initdb"):
+        versions.append(Path(initdb).resolve().parent)
+    return next((path for path in versions if _has_postgis(path)), None)
+
+
+def _has_postgis(binaries: Path) -> bool:
+    """Whether the server in this folder can create the extension: it may be installed without."""
+    try:
+        shared = subprocess.run(
+            [binaries / "pg_config", "--sharedir"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        # Debian packs pg_config apart from the server.
+        shared = f"/usr/share/postgresql/{binaries.parent.name}"
+    return (Path(shared) / "extension" / "postgis.control").exists()
 
 
 @contextmanager
