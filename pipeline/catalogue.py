@@ -1,4 +1,4 @@
-"""Images that lie on a web server and are read in place, as a table of names and addresses.
+"""Images that lie on a web server, as a table of names and addresses: read in place, or fetched.
 
 `challenge.csv` beside this module lists the 22 images of the Open AI Tanzania Challenge (imagery:
 Commission for Lands, Revolutionary Government of Zanzibar, CC-BY-4.0); `[Storage] catalogue =
@@ -17,6 +17,8 @@ from pipeline.errors import SettingsError
 
 CHALLENGE = "challenge"
 COLUMNS = ("image_id", "split", "url")
+"""What every catalogue has. It may also have `sha256`, and `width` and `height` in pixels: what is known
+of an image is checked when it is fetched."""
 
 
 class Entry(NamedTuple):
@@ -25,6 +27,10 @@ class Entry(NamedTuple):
     image_id: str
     split: str
     url: str
+    sha256: str = ""
+    """Of the file, in hex; empty where it is not known."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels; None where they are not known."""
 
     @property
     def submission_name(self) -> str:
@@ -70,4 +76,18 @@ def _read(catalogue: str, _modified: int) -> dict[str, Entry]:
         raise SettingsError(
             "lacks columns", where=catalogue, found=sorted(missing), remedy=f"It needs {', '.join(COLUMNS)}."
         )
-    return {row["image_id"]: Entry(*(row[column] for column in COLUMNS)) for row in rows}
+    return {row["image_id"]: _entry(row, catalogue) for row in rows}
+
+
+def _entry(row: dict[str, str], catalogue: str) -> Entry:
+    width, height = row.get("width") or "", row.get("height") or ""
+    try:
+        size = (int(width), int(height)) if width and height else None
+    except ValueError as error:
+        raise SettingsError(
+            "width and height are pixels",
+            where=f"{catalogue}, {row['image_id']}",
+            found=(width, height),
+            remedy="Write whole numbers, or leave both empty.",
+        ) from error
+    return Entry(row["image_id"], row["split"], row["url"], row.get("sha256") or "", size)

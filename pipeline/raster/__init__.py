@@ -4,8 +4,8 @@ Any raster GDAL opens will do, tiled or striped, on disk or at a URL read in pla
 here ever holds a whole image. Paletted and complex rasters are refused with their remedy.
 """
 
-from pipeline.raster.grid import read_grid
+from pipeline.raster.grid import image_size, read_grid
 from pipeline.raster.reader import Raster
 from pipeline.raster.source import Imagery
 
-__all__ = ["Imagery", "Raster", "read_grid"]
+__all__ = ["Imagery", "Raster", "image_size", "read_grid"]

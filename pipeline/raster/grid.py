@@ -58,6 +58,18 @@ def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
         )
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels of a file that is whole.
+
+    Raises:
+        SourceError, RasterError: as `read_grid`.
+    """
+    with opened(path, Imagery()) as src:
+        _check_form(src, path)
+        _check_whole(src, path)
+        return src.width, src.height
+
+
 def _check_form(src: rasterio.DatasetReader, path: str | Path) -> None:
     """Refuse what could not be read a part at a time."""
     if src.count == 0:

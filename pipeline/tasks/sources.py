@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import settings
-from pipeline.catalogue import read_catalogue
+from pipeline.catalogue import Entry, read_catalogue
 from pipeline.errors import SourceError
+from pipeline.steps.fetching import fetch_image
 from pipeline.targets import SourceTarget, fingerprint
 from pipeline.tasks.step import ImageStep, Step
 
@@ -54,6 +55,36 @@ class SourceImage(ImageStep):
     def run(self) -> None:
         """Says where the image should have been."""
         _ = self.source
+
+
+class FetchImage(ImageStep):
+    """An image of the catalogue as a file in input/<split>/images, from where it is read from then on."""
+
+    @property
+    def entry(self) -> Entry:
+        """What the catalogue says of the image.
+
+        Raises:
+            SourceError: nothing.
+        """
+        entries = read_catalogue(settings.Storage().catalogue)
+        if self.image_id in entries:
+            return entries[self.image_id]
+        raise SourceError(
+            "no such image in the catalogue",
+            where=f"[Storage] catalogue = {settings.Storage().catalogue}",
+            found=self.image_id,
+            remedy="Name a catalogue that lists it, as in --Storage-catalogue challenge.",
+        )
+
+    def output(self) -> SourceTarget:
+        """The file."""
+        return SourceTarget(self.workspace.find_image(self.image_id))
+
+    def run(self) -> None:
+        """Downloads the image, going on where an earlier download was broken off, and checks it."""
+        folder = self.workspace.root / "input" / self.entry.split / "images"
+        fetch_image(self.entry, folder / f"{self.image_id}.tif", self.progress)
 
 
 class SourceLabels(ImageStep):
