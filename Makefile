@@ -2,12 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system bench docs lock clean
+.PHONY: demo test test-all check postgis system bench bench-seams docs lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+# What the benchmarks compare with.
+.venv/peers: .venv/installed
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	touch $@
 
 # Threads that wait asleep: on a machine with other work, waiting awake makes learning ten times slower.
@@ -35,11 +40,15 @@ check: .venv/installed  ## style and types
 postgis: .venv/installed system  ## a PostGIS of our own on a free port, for trying things out; Ctrl-C stops it
 	$(BIN)/python tests/postgis.py serve
 
-bench: .venv/installed  ## memory, growth and seams, a table each; minutes on two cores
+bench: .venv/peers  ## memory, growth and outlines, a table each; minutes on two cores
 	$(BIN)/python -m tests.benchmarks.bench_memory_tiling
 	$(BIN)/python -m tests.benchmarks.bench_aggregate_image
 	$(BIN)/python -m tests.benchmarks.bench_memory_aggregation
-	$(BIN)/python -m tests.benchmarks.bench_seams_simulation
+	$(BIN)/python -m tests.benchmarks.bench_polygons
+	$(BIN)/python -m tests.benchmarks.bench_regularize
+
+bench-seams: .venv/peers system  ## how well and how fast seams are closed, beside other libraries; into docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks.seams --write
 
 docs: .venv/installed  ## the reference pages, from the code
 	$(BIN)/python docs/reference.py

@@ -12,8 +12,16 @@ from pathlib import Path
 
 import luigi
 
-from pipeline import schema, settings
+from pipeline import evaluate, schema, settings
+from pipeline.bootstrap import Estimate
+from pipeline.calibration import Calibration
+from pipeline.coverage import Coverage
+from pipeline.metrics import AveragePrecision, BoundaryQuality, Confusion, ImageMetrics, SizeClass
 from pipeline.outputs import Building
+from pipeline.seam_score import SeamScore, SeamSide
+from pipeline.steps.evaluation import Evaluation
+from pipeline.temperature import Reliability
+from pipeline.thresholds import Cut
 
 DOCS = Path(__file__).parent
 WRITTEN = "<!-- Written by docs/reference.py from the code; run `make docs` after a change there. -->"
@@ -54,19 +62,41 @@ def artifacts_page() -> str:
         schema.TileItems: "work/<image>/pairs-<digest>/items/<tile>.json",
         schema.Item: "",
         schema.TileDetections: "work/<image>/detections-<digest>/<tile>.json",
+        schema.CoarseIndex: "work/<image>/large-<digest>/index.json, beside one <tile>.json each",
+        schema.CoarseTile: "",
         schema.ModelTag: "",
         schema.Detection: "",
+        Calibration: "work/calibrations/<digest>/thresholds.json",
+        Cut: "",
+        Estimate: "",
+        Reliability: "",
         Building: "output/<image>.geojson, .gpkg, .parquet: properties of a building",
+        Evaluation: "output/<image>.report.json",
+        evaluate.ImageScore: "",
+        evaluate.Counts: "",
+        evaluate.Matches: "",
+        evaluate.Match: "",
+        SeamScore: "",
+        SeamSide: "",
+        Coverage: "",
+        ImageMetrics: "",
+        AveragePrecision: "",
+        BoundaryQuality: "",
+        Confusion: "",
+        SizeClass: "",
     }
     for kind, place in titles.items():
         lines += ["", f"## {kind.__name__}", ""] + ([f"`{place}`", ""] if place else [])
         lines += [inspect.getdoc(kind) or "", ""]
         lines += ["| field | type | |", "|---|---|---|"]
-        texts = _field_texts(kind)
-        own = inspect.get_annotations(kind)
-        inherited = {"schema_version": "int"} if issubclass(kind, schema.Versioned) else {}
-        for name, annotation in (inherited | own).items():
-            kind_text = str(annotation).replace("|", "\\|")
+        texts: dict[str, str] = {}
+        annotations: dict[str, str] = {}
+        for base in reversed(kind.__mro__):
+            if issubclass(base, schema.Artifact):
+                texts |= _field_texts(base)
+                annotations |= inspect.get_annotations(base)
+        for name in kind.model_fields:
+            kind_text = annotations[name].replace("|", "\\|")
             lines.append(f"| `{name}` | `{kind_text}` | {texts.get(name, '')} |")
     return "\n".join(lines) + "\n"
 

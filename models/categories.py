@@ -2,6 +2,9 @@
 
 A category is a word; its *index* is its place in the ordered categories (0 to k - 1, the columns of
 a probability array); its *label* is index + 1, because torchvision's networks keep 0 for background.
+The label after the last stands for items whose category nobody knows: networks learn from it, and
+never give it.
+The label after the last is of items whose category nobody knows: networks learn from it, and never give it.
 
 >>> label_of(("foundation", "unfinished", "completed"), "unfinished")
 2
@@ -51,3 +54,8 @@ def label_of(categories: tuple[str, ...], category: str) -> int:
 def num_classes(categories: tuple[str, ...]) -> int:
     """Return how many classes a network tells apart, background counted."""
     return len(categories) + 1
+
+
+def unknown_label(categories: tuple[str, ...]) -> int:
+    """Return the label of an item that may be of any category, k + 1."""
+    return num_classes(categories)

@@ -2,98 +2,89 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Never
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from models.dataset import Target, TileDataset, TrainingTile, collate_fn, draw_epoch, read_items
-from models.device import choose_dtype
-from models.errors import TrainingError
-from models.maskrcnn import MaskRCNN
-from models.recipe import Recipe
+from models.dataset import TileDataset, collate_fn
+from models.distributed import any_process, deal
+from models.interruption import leave_termination_to_parent
+from models.learner import Batch, Learner, learning_rate
+from models.sampling import Draw
 
 OnProgress = Callable[[float, str], None]
 """Told the done share, 0 to 1, and a line of text."""
 
 
 @dataclass
-class Learner:
-    """A network and what makes it learn."""
+class Epoch:
+    """How far an epoch has come."""
 
-    model: MaskRCNN
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    recipe: Recipe
-    device: torch.device
+    number: int
+    """Epochs before this one."""
+    steps: int = 0
+    """Steps done."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Losses by name, summed over the steps."""
+    seconds: float = 0.0
+    """Time spent."""
+    waited: float = 0.0
+    """Part of it spent waiting for tiles to be read."""
 
-    @classmethod
-    def of(cls, model: MaskRCNN, recipe: Recipe, device: torch.device) -> Learner:
-        """Return the learner of a network on its device, by a recipe."""
-        # float16 alone is narrow enough for gradients to vanish.
-        scaled = choose_dtype(recipe.precision, device) == torch.float16
-        scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-        return cls(model, make_optimizer(model, recipe), scaler, recipe, device)
-
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Return the losses of a batch by name."""
-        dtype = choose_dtype(self.recipe.precision, self.device)
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            return self.model(images, targets)
-
-    def step(self, loss: Tensor, rate: float) -> None:
-        """Take one step down the gradient of a loss, at a learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.recipe.gradient_clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+    @property
+    def losses(self) -> dict[str, float]:
+        """Mean losses by name."""
+        return {name: value / self.steps for name, value in self.sums.items()}
 
 
 def train_one_epoch(
-    learner: Learner, data: TileDataset, epoch: int, on_progress: OnProgress
-) -> dict[str, float]:
-    """Return the mean losses of an epoch by name, after having learnt from it.
+    learner: Learner,
+    data: TileDataset,
+    draws: Sequence[Draw],
+    epoch: Epoch,
+    on_progress: OnProgress,
+    is_asked_to_stop: Callable[[], bool],
+) -> None:
+    """Learn from an epoch's showings, on from where it stands, to its end or until asked to stop.
 
     Args:
         learner: what learns.
         data: from what.
-        epoch: number of epochs before this one.
+        draws: the showings of the whole epoch.
+        epoch: is kept up to date.
         on_progress: told about once a second.
+        is_asked_to_stop: asked after every step whether to leave it at that.
 
     Raises:
         TrainingError: a loss is not finite.
     """
-    recipe, start, told = learner.recipe, time.monotonic(), 0.0
-    batches = _batches(draw_epoch(len(data), epoch, recipe), recipe.batch_size)
-    steps = recipe.epochs * len(batches)
-    sums: dict[str, float] = defaultdict(float)
+    recipe, begun, told = learner.recipe, time.monotonic() - epoch.seconds, 0.0
+    groups = chunks(deal(chunks(draws, recipe.batch_size)), recipe.accumulate)
+    total = recipe.epochs * len(groups)
+    ahead = [batch for group in groups[epoch.steps :] for batch in group]
+    batches = _watch(load_batches(learner, data, ahead), epoch)
     learner.model.train()
-    for number, (images, targets) in enumerate(_load(learner, data, batches), 1):
-        losses = learner.losses(images, targets)
-        loss = torch.stack(list(losses.values())).sum()
-        if not math.isfinite(loss.item()):
-            _stop(losses, [data.tiles[draw.tile] for draw in batches[number - 1]], recipe)
-        done = epoch * len(batches) + number
-        learner.step(loss, learning_rate(done - 1, steps, recipe))
-        for name, value in losses.items():
-            sums[name] += value.item()
-        now = time.monotonic()
+    for group in groups[epoch.steps :]:
+        done = epoch.number * len(groups) + epoch.steps
+        rate = learning_rate(done, total, recipe)
+        losses = learner.step(islice(batches, len(group)), len(group), rate)
+        epoch.steps, now = epoch.steps + 1, time.monotonic()
+        epoch.seconds = now - begun
+        epoch.sums = {name: epoch.sums.get(name, 0.0) + value for name, value in losses.items()}
         if now - told >= 1:
-            told, speed = now, number * recipe.batch_size / (now - start)
-            place = f"epoch {epoch + 1}/{recipe.epochs}, step {number}/{len(batches)}"
-            on_progress(done / steps, f"{place}, loss {loss.item():.2f}, {speed:.1f} tiles/s")
-    return {name: value / len(batches) for name, value in sums.items()}
+            told, tiles = now, epoch.steps * recipe.accumulate * recipe.batch_size
+            place = f"epoch {epoch.number + 1}/{recipe.epochs}, step {epoch.steps}/{len(groups)}"
+            speed = f"{tiles / epoch.seconds:.1f} tiles/s"
+            on_progress((done + 1) / total, f"{place}, loss {sum(losses.values()):.2f}, {speed}")
+        if any_process(is_asked_to_stop(), learner.device):
+            break
 
 
 def evaluate(learner: Learner, data: TileDataset) -> dict[str, float]:
@@ -101,55 +92,32 @@ def evaluate(learner: Learner, data: TileDataset) -> dict[str, float]:
     if not len(data):
         return {}
     sums: dict[str, float] = defaultdict(float)
-    batches = _batches(range(len(data)), learner.recipe.batch_size)
-    learner.model.train()  # torchvision computes losses in no other mode
-    for module in learner.model.modules():
+    batches, model = chunks(range(len(data)), learner.recipe.batch_size), learner.kept
+    model.train()  # torchvision computes losses in no other mode
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    with torch.no_grad(), fork_rng(learner.device):
-        torch.manual_seed(learner.recipe.seed)
-        for images, targets in _load(learner, data, batches):
-            for name, value in learner.losses(images, targets).items():
+    with torch.no_grad():
+        for batch in load_batches(learner, data, batches):
+            for name, value in learner.losses(model, batch).items():
                 sums[name] += value.item()
     return {name: value / len(batches) for name, value in sums.items()}
 
 
-def fork_rng(device: torch.device) -> Any:
-    """Return a context that puts torch's random state back as it was, of the CPU and of this device."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+def chunks(values: Sequence[Any], size: int) -> list[list[Any]]:
+    """Return the values in lists of a size, the last one of what is left."""
+    return [list(values[start : start + size]) for start in range(0, len(values), size)]
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Return the learning rate of a step, 0 to steps - 1: a linear rise, then half a cosine to 0."""
-    warmup = min(recipe.warmup_steps, steps // 3)
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / warmup
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the optimizer of all weights that learn; biases and normalisation are not pulled to 0."""
-    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-def _batches(keys: Any, size: int) -> list[list[Any]]:
-    return [list(keys[start : start + size]) for start in range(0, len(keys), size)]
-
-
-def _load(learner: Learner, data: TileDataset, batches: list[list[Any]]) -> Iterator[tuple[list, list]]:
+def load_batches(learner: Learner, data: TileDataset, batches: list[list[Any]]) -> Iterator[Batch]:
+    """Yield the batches of a dataset that have these keys, on the learner's device."""
     device = learner.device
     loader = DataLoader(
         data,
         batch_sampler=batches,
         num_workers=learner.recipe.workers,
         collate_fn=collate_fn,
+        worker_init_fn=leave_termination_to_parent,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # a loader draws a number from it even where it needs none
     )
@@ -157,16 +125,21 @@ def _load(learner: Learner, data: TileDataset, batches: list[list[Any]]) -> Iter
         yield (
             [image.to(device, non_blocking=True) for image in images],
             [
-                {name: value.to(device, non_blocking=True) for name, value in target.items()}
+                {
+                    name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+                    for name, value in target.items()
+                }
                 for target in targets
             ],
         )
 
 
-def _stop(losses: dict[str, Tensor], tiles: list[TrainingTile], recipe: Recipe) -> Never:
-    raise TrainingError(
-        f"loss is not finite on tiles {', '.join(read_items(tile.items).tile for tile in tiles)}",
-        where=", ".join(name for name, value in losses.items() if not math.isfinite(value.item())),
-        found={name: value.item() for name, value in losses.items()},
-        remedy=f"Lower the learning rate ({recipe.learning_rate:g}), or look at these tiles",
-    )
+def _watch(batches: Iterator[Batch], epoch: Epoch) -> Iterator[Batch]:
+    """The batches, the time until each one is there added to the epoch's."""
+    while True:
+        asked = time.monotonic()
+        batch = next(batches, None)
+        epoch.waited += time.monotonic() - asked
+        if batch is None:
+            return
+        yield batch

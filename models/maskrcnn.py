@@ -12,7 +12,7 @@ The first four are in `models.regions`, the last is here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
@@ -24,15 +24,23 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from models.anchors import AnchorSizes
 from models.categories import check_categories, num_classes
 from models.errors import WeightsError
+from models.recipe import FrozenNorms, Network
 from models.regions import TileRoIHeads, TileRPN, TileTransform
 from models.small import SmallBackbone
 
-FrozenNorms = Literal["none", "backbone", "all"]
-
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height over width of the boxes that proposals start from."""
+
+_PYRAMID: AnchorSizes = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+ANCHOR_SIZES: dict[Network, AnchorSizes] = {
+    "maskrcnn_resnet50_fpn_v2": _PYRAMID,
+    "maskrcnn_resnet18_fpn": _PYRAMID,
+    "maskrcnn_small": ((24.0, 40.0), (64.0, 96.0), (144.0, 224.0)),
+}
+"""The anchors of a network that is not told others."""
 
 
 class MaskRCNN(GeneralizedRCNN):
@@ -63,7 +71,8 @@ def build(network: str, categories: tuple[str, ...], **arguments: Any) -> MaskRC
         network: one of `models.recipe.NETWORKS`.
         categories: in the order of their labels, background left out.
         arguments: `frozen_norms` ("none", "backbone" or "all": batch norms that keep their values,
-            `FrozenBatchNorm2d`) and, for a ResNet-50, `backbone_stride_in_1x1`.
+            `FrozenBatchNorm2d`), `anchor_sizes` (as in `ANCHOR_SIZES`) and, for a ResNet-50,
+            `backbone_stride_in_1x1`.
 
     Raises:
         WeightsError: the name or an argument is not known.
@@ -72,8 +81,9 @@ def build(network: str, categories: tuple[str, ...], **arguments: Any) -> MaskRC
         raise WeightsError("unknown network", found=network, remedy=f"Known are {', '.join(BUILDERS)}")
     options = dict(arguments)
     frozen: FrozenNorms = options.pop("frozen_norms", "none")
+    sizes = _anchor_sizes(network, options.pop("anchor_sizes", ANCHOR_SIZES[network]))
     try:
-        model = BUILDERS[network](check_categories(categories), **options)
+        model = BUILDERS[network](check_categories(categories), sizes, **options)
     except TypeError as error:
         raise WeightsError(f"unknown argument of {network}", found=arguments) from error
     if frozen != "none":
@@ -82,35 +92,50 @@ def build(network: str, categories: tuple[str, ...], **arguments: Any) -> MaskRC
     return model
 
 
-def _resnet50_fpn_v2(categories: tuple[str, ...], backbone_stride_in_1x1: bool = False) -> MaskRCNN:
+def _anchor_sizes(network: Network, sizes: Any) -> AnchorSizes:
+    wanted = [len(level) for level in ANCHOR_SIZES[network]]
+    try:
+        given = tuple(tuple(float(size) for size in level) for level in sizes)
+    except (TypeError, ValueError):
+        given = ()
+    if [len(level) for level in given] != wanted or not all(size > 0 for level in given for size in level):
+        raise WeightsError(f"{network} has {wanted} anchor sizes per level", found=sizes)
+    return given
+
+
+def _resnet50_fpn_v2(
+    categories: tuple[str, ...], anchor_sizes: AnchorSizes, backbone_stride_in_1x1: bool = False
+) -> MaskRCNN:
     parts = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=num_classes(categories))
     if backbone_stride_in_1x1:
         for stage in ("layer2", "layer3", "layer4"):
             block = getattr(parts.backbone.body, stage)[0]
             block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
     heads = dict(parts.roi_heads.named_children())
-    return _assemble(categories, parts.backbone, parts.rpn.anchor_generator, parts.rpn.head, heads)
+    return _assemble(categories, parts.backbone, _anchors(anchor_sizes), parts.rpn.head, heads)
 
 
-def _resnet18_fpn(categories: tuple[str, ...]) -> MaskRCNN:
+def _resnet18_fpn(categories: tuple[str, ...], anchor_sizes: AnchorSizes) -> MaskRCNN:
     backbone = resnet_fpn_backbone(
         backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
     )
-    anchors = AnchorGenerator(tuple((size,) for size in (32, 64, 128, 256, 512)), (ASPECT_RATIOS,) * 5)
     heads = _heads(["0", "1", "2", "3"], backbone.out_channels, num_classes(categories), 1024)
-    return _assemble(categories, backbone, anchors, RPNHead(backbone.out_channels, 3), heads)
+    return _assemble(categories, backbone, _anchors(anchor_sizes), RPNHead(backbone.out_channels, 3), heads)
 
 
-def _small(categories: tuple[str, ...]) -> MaskRCNN:
+def _small(categories: tuple[str, ...], anchor_sizes: AnchorSizes) -> MaskRCNN:
     # To be learnt from nothing on two cores: maps from a stride of 8 px on, narrow heads, few proposals.
     backbone = SmallBackbone()
-    anchors = AnchorGenerator(((24, 40), (64, 96), (144, 224)), (ASPECT_RATIOS,) * 3)
-    channels = backbone.out_channels
+    anchors, channels = _anchors(anchor_sizes), backbone.out_channels
     heads = _heads(backbone.levels, channels, num_classes(categories), 256, canonical_scale=96)
     rpn_head = RPNHead(channels, 2 * len(ASPECT_RATIOS))
     return _assemble(
         categories, backbone, anchors, rpn_head, heads, proposals=256, anchors_learnt=128, proposals_learnt=64
     )
+
+
+def _anchors(sizes: AnchorSizes) -> AnchorGenerator:
+    return AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes))
 
 
 def _heads(
@@ -181,7 +206,7 @@ def _freeze_norms(module: nn.Module) -> None:
             _freeze_norms(child)
 
 
-BUILDERS: dict[str, Callable[..., MaskRCNN]] = {
+BUILDERS: dict[Network, Callable[..., MaskRCNN]] = {
     "maskrcnn_resnet50_fpn_v2": _resnet50_fpn_v2,
     "maskrcnn_resnet18_fpn": _resnet18_fpn,
     "maskrcnn_small": _small,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import pickle
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, WeightsEnum
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
+from models.anchors import fit_anchors
+from models.download import download
 from models.errors import WeightsError
-from models.maskrcnn import FrozenNorms, MaskRCNN, build
+from models.maskrcnn import ANCHOR_SIZES, MaskRCNN, build
 from models.recipe import Recipe
 from models.weights import read_weights
 
@@ -31,39 +35,59 @@ PUBLISHED: dict[tuple[str, str], WeightsEnum] = {
 _PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
-def build_initial(recipe: Recipe, categories: tuple[str, ...]) -> MaskRCNN:
+def build_initial(recipe: Recipe, categories: tuple[str, ...], sides: np.ndarray | None = None) -> MaskRCNN:
     """Return the network a training begins with, its initial weights loaded.
 
-    Batch norms whose values came with the weights are frozen: estimated anew from a few tiles they
-    would be worse. A backbone that came with weights learns in its last `Recipe.trainable_stages`.
-    Without initial weights everything learns.
+    Batch norms whose values came with the weights are frozen, unless the recipe says otherwise:
+    estimated anew from a few tiles they would be worse. A backbone that came with weights learns in its
+    last `Recipe.trainable_stages`. Without initial weights everything learns.
+
+    Args:
+        recipe: which network, weights and anchors.
+        categories: in the order of their labels.
+        sides: float64[m], mean sides of the items' boxes in px, to fit anchors to.
 
     Raises:
         WeightsError: the weights cannot be fetched or read, or do not fit the network.
     """
-    arguments = {"backbone_stride_in_1x1": True} if recipe.backbone_stride_in_1x1 else {}
-    if not recipe.initial_weights:
-        return build(recipe.network, categories, **arguments)
-    state = _read_state_dict(recipe)
+    state, arguments = _read_initial(recipe)
     whole = any(name.startswith("roi_heads.") for name in state)
     if not whole:
         state = {
             f"backbone.body.{name}": value for name, value in state.items() if not name.startswith("fc.")
         }
-    frozen: FrozenNorms = "all" if whole else "backbone"
-    model = build(recipe.network, categories, frozen_norms=frozen, **arguments)
-    _load(model, state, whole, recipe)
-    _hold_stages(model, recipe.trainable_stages)
+    if recipe.backbone_stride_in_1x1:
+        arguments["backbone_stride_in_1x1"] = True
+    if recipe.anchors == "fitted" and sides is not None:
+        arguments["anchor_sizes"] = fit_anchors(sides, ANCHOR_SIZES[recipe.network])
+    frozen = recipe.frozen_norms
+    if frozen == "auto":
+        frozen = "none" if not state else "all" if whole else "backbone"
+    if frozen != "none":
+        arguments["frozen_norms"] = frozen
+    model = build(recipe.network, categories, **arguments)
+    if state:
+        _load(model, state, whole, recipe)
+        _hold_stages(model, recipe.trainable_stages)
     return model
 
 
-def _read_state_dict(recipe: Recipe) -> StateDict:
+def _read_initial(recipe: Recipe) -> tuple[StateDict, dict[str, Any]]:
+    """Return weights, none where training begins without, and what their network must be built with."""
     name = recipe.initial_weights
+    if not name:
+        return {}, {}
     if name in ("imagenet", "coco"):
-        return _fetch(recipe)
-    path = Path(name)
+        return _fetch(recipe), {}
+    path = download(name) if "://" in name else Path(name)
     if path.suffix == ".h5":
-        return read_weights(path)[1]
+        metadata, state = read_weights(path)
+        same = metadata.arguments if metadata.network == recipe.network else {}
+        return state, {key: value for key, value in same.items() if key != "frozen_norms"}
+    return _read_state_dict(path), {}
+
+
+def _read_state_dict(path: Path) -> StateDict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from pipeline.defaults import set_defaults
 from pipeline.logs import shorten_errors
 
 from pipeline.tasks import (  # isort: skip
+    FetchImage,
     SourceImage,
     SourceLabels,
     TileImage,
@@ -15,7 +16,9 @@ from pipeline.tasks import (  # isort: skip
     CutTiles,
     TrainMaskRCNN,
     SourceWeights,
+    CalibrateNetwork,
     InferShard,
+    InferLarge,
     AggregateImage,
     EvaluateImage,
     ReportImage,
@@ -23,6 +26,7 @@ from pipeline.tasks import (  # isort: skip
 )
 
 __all__ = [  # noqa: RUF022 (run order)
+    "FetchImage",
     "SourceImage",
     "SourceLabels",
     "TileImage",
@@ -30,7 +34,9 @@ __all__ = [  # noqa: RUF022 (run order)
     "CutTiles",
     "TrainMaskRCNN",
     "SourceWeights",
+    "CalibrateNetwork",
     "InferShard",
+    "InferLarge",
     "AggregateImage",
     "EvaluateImage",
     "ReportImage",

@@ -11,8 +11,17 @@ from typing import Any, Literal
 import numpy as np
 import shapely
 
+from pipeline.errors import SettingsError
 from pipeline.frames import lonlat_of_px
-from pipeline.schema import SCHEMA_VERSION, Grid, Tile
+from pipeline.polygons import clip_to_frame, largest_parts
+from pipeline.schema import SCHEMA_VERSION, CoarseTile, Grid, Tile
+
+PX_DECIMALS = 1
+"""Of pixels in per-tile JSON: a tenth is finer than any mask's grid."""
+LONLAT_DECIMALS = 6
+"""Of degrees in per-tile JSON: a decimetre."""
+_LEAST_CUT_PX2 = 1.0
+"""Area from which cutting a polygon is worth it."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +36,67 @@ class InferenceRules:
     """Overlap of boxes of one tile above which only the better detection stays, IoU 0 to 1."""
     detections_per_tile: int = 200
     """Most detections of one tile, the best are kept."""
+    views: Literal["one", "flips", "turns", "scales", "all"] = "one"
+    """How often a tile is looked at: as it is; as its four mirror images; with quarter turns, eight; at two
+    sizes; the eight at two sizes. What the views find is merged like what tiles find."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the convolutions; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one."""
     workers: int = 2
     """Processes that read tiles ahead; 0 reads in this one."""
+    min_valid_share: float = 0.5
+    """Share of a detection's area on valid pixels from which it counts, 0 to 1; the rest is cut off."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        if not 0 <= self.min_valid_share <= 1:
+            raise SettingsError("min_valid_share must be 0 to 1", found=self.min_valid_share)
+
+
+def clip_to_ground(
+    polygons_tile_px: np.ndarray,
+    size: tuple[int, int],
+    ground_tile_px: shapely.MultiPolygon | None,
+    min_valid_share: float,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The polygons as far as they lie on valid ground, and how many of them did not.
+
+    What lies beyond the tile is cut off uncounted: simplifying may have moved an outline there by a
+    fraction of a pixel. Valid ground has straight edges, so what is cut along it keeps straight walls.
+
+    Args:
+        polygons_tile_px: object[n], valid Polygon in tile pixels or None.
+        size: the tile's width and height in pixels.
+        ground_tile_px: the tile's valid ground, None where all of it is valid.
+        min_valid_share: share of a polygon's area on valid ground below which it is dropped.
+
+    Returns:
+        object[n] of Polygon, None where there was none or none is left; and counts: `on_nodata`,
+        dropped for lying on invalid pixels, and `clipped`, cut back to the valid ones.
+    """
+    polygons, _ = clip_to_frame(polygons_tile_px, (0, 0, *size))
+    counts = {"on_nodata": 0, "clipped": 0}
+    if ground_tile_px is None:
+        return polygons, counts
+    shapely.prepare(ground_tile_px)
+    partly = np.flatnonzero(~shapely.covered_by(polygons, ground_tile_px) & ~shapely.is_missing(polygons))
+    rest = shapely.intersection(polygons[partly], ground_tile_px)
+    areas, left = shapely.area(polygons[partly]), shapely.area(rest)
+    gone, cut = left < min_valid_share * areas, areas - left >= _LEAST_CUT_PX2
+    gone |= left <= 0
+    polygons[partly[gone]] = None
+    polygons[partly[cut & ~gone]] = largest_parts(rest[cut & ~gone])
+    return polygons, {"on_nodata": int(gone.sum()), "clipped": int((cut & ~gone).sum())}
 
 
 def tile_detections(
     image_id: str,
-    tile: Tile,
+    tile: Tile | CoarseTile,
     grid: Grid,
     polygons_tile_px: np.ndarray,
     boxes_tile_px: np.ndarray,
@@ -59,14 +118,12 @@ def tile_detections(
         model: name and weights digest.
         created: ISO 8601.
     """
-    kept = np.array([polygon is not None for polygon in polygons_tile_px], dtype=bool)
     offset = np.array(tile.window[:2], dtype=np.float64)
-    polygons = shapely.transform(np.asarray(polygons_tile_px, dtype=object)[kept], lambda xy: xy + offset)
-    polygons = shapely.set_precision(polygons, 0.01, mode="valid_output") if len(polygons) else polygons
-    single = np.array([p.geom_type == "Polygon" and not p.is_empty for p in polygons], dtype=bool)
-    boxes = np.asarray(boxes_tile_px, dtype=np.float64)[kept][single] + np.tile(offset, 2)
-    probabilities = np.asarray(probabilities, dtype=np.float64)[kept][single].round(4)
-    polygons = polygons[single]
+    polygons = _rounded(shapely.transform(np.asarray(polygons_tile_px, dtype=object), lambda xy: xy + offset))
+    kept = ~shapely.is_missing(polygons)
+    polygons = polygons[kept]
+    boxes = np.asarray(boxes_tile_px, dtype=np.float64)[kept] + np.tile(offset, 2)
+    probabilities = np.asarray(probabilities, dtype=np.float64)[kept].round(4)
     lonlat = lonlat_of_px(shapely.get_coordinates(shapely.centroid(polygons)), grid.transform, grid.crs)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -79,17 +136,17 @@ def tile_detections(
         "created": created,
         "detections": [
             {
-                "polygon": _ring(polygon.exterior),
-                "holes": [_ring(hole) for hole in polygon.interiors],
+                "polygon": outer,
+                "holes": holes,
                 "box": box,
                 "lonlat": point,
                 "score": max(row),
                 "scores": dict(zip(categories, row, strict=True)),
             }
-            for polygon, box, point, row in zip(
-                polygons,
-                boxes.round(2).tolist(),
-                lonlat.round(7).tolist(),
+            for (outer, *holes), box, point, row in zip(
+                _rings(polygons),
+                boxes.round(PX_DECIMALS).tolist(),
+                lonlat.round(LONLAT_DECIMALS).tolist(),
                 probabilities.tolist(),
                 strict=True,
             )
@@ -97,5 +154,20 @@ def tile_detections(
     }
 
 
-def _ring(ring: shapely.LinearRing) -> list[list[float]]:
-    return shapely.get_coordinates(ring).round(2).tolist()
+def _rounded(polygons: np.ndarray) -> np.ndarray:
+    """The polygons at PX_DECIMALS, valid, None where nothing is left of one."""
+    rounded = shapely.transform(polygons, lambda xy: xy.round(PX_DECIMALS))
+    broken = ~(shapely.is_valid(rounded) | shapely.is_missing(rounded))
+    rounded[broken] = largest_parts(shapely.set_precision(polygons[broken], 10.0**-PX_DECIMALS))
+    return rounded
+
+
+def _rings(polygons: np.ndarray) -> list[list[list[list[float]]]]:
+    """The closed outer ring of each polygon and its holes, as JSON has them."""
+    rings, owners = shapely.get_rings(polygons, return_index=True)
+    points = shapely.get_coordinates(rings).round(PX_DECIMALS).tolist()
+    ends = np.cumsum(shapely.get_num_coordinates(rings)).tolist()
+    found: list[list[list[list[float]]]] = [[] for _ in polygons]
+    for owner, start, end in zip(owners.tolist(), [0, *ends], ends, strict=False):
+        found[owner].append(points[start:end])
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import geopandas
@@ -19,7 +20,7 @@ from pyarrow import parquet
 from pydantic import Field
 
 from pipeline.rounding import round_polygons
-from pipeline.schema import Artifact, MergeStatus
+from pipeline.schema import Artifact, MergeStatus, RegularizeStatus
 
 FORMATS = ("csv", "geojson", "gpkg", "parquet")
 """What an image's buildings can be published as; `csv` is the submission."""
@@ -29,6 +30,10 @@ LONLAT_DECIMALS = 8
 AREA_DECIMALS = 2
 CONFIDENCE_DECIMALS = 6
 LAYER = "buildings"
+RAW_LAYER = "raw_outlines"
+"""Layer of the GeoPackage with every building's outline as it was found, by `building_id`."""
+RAW = "raw_outline"
+"""Column of a frame with these outlines."""
 GPKG_LAST_CHANGE = "1970-01-01T00:00:00.000Z"
 """GeoPackage insists on a date of last change per layer; a fixed one keeps the file reproducible."""
 
@@ -51,6 +56,7 @@ class Building(Artifact):
     tile_count: int = Field(ge=1)
     """Tiles that saw it."""
     merge_status: MergeStatus
+    regularize_status: RegularizeStatus
     model: str
     """Name and weights digest of the network."""
     timestamp: str
@@ -76,22 +82,26 @@ def building_frame(
     areas_m2: np.ndarray,
     tile_ids: Sequence[str],
     tile_counts: np.ndarray,
-    statuses: Sequence[MergeStatus],
+    merge_statuses: Sequence[MergeStatus],
+    regularize_statuses: Sequence[RegularizeStatus],
+    raw_crs,
     model: str,
     timestamp: str,
     first_id: int = 1,
 ) -> geopandas.GeoDataFrame:
-    """Buildings with the columns of `building_columns` and their geometry in the image's CRS.
+    """Buildings with the columns of `building_columns`, their geometry in the image's CRS, and `RAW`.
 
     Args:
-        polygons_crs: object[n] in `crs`.
+        polygons_crs: object[n] in `crs`, as published.
         probabilities: float64[n, k], confidence per category in [0, 1].
         categories: the k names.
         crs: of the image.
         areas_m2: float64[n], ground area.
         tile_ids: n names of the tile that saw most of each.
         tile_counts: int64[n], tiles that saw each.
-        statuses: n merge statuses.
+        merge_statuses: n.
+        regularize_statuses: n.
+        raw_crs: object[n] in `crs`, the outlines as they were found.
         model: name and weights digest of the network.
         timestamp: when the image was taken, ISO 8601 in UTC.
         first_id: id of the first building, where the image comes in several batches.
@@ -107,14 +117,16 @@ def building_frame(
         "area_m2": np.asarray(areas_m2, dtype=np.float64).round(AREA_DECIMALS),
         "tile_id": np.array(tile_ids, dtype=object),
         "tile_count": np.asarray(tile_counts, dtype=np.int64),
-        "merge_status": np.array(statuses, dtype=object),
+        "merge_status": np.array(merge_statuses, dtype=object),
+        "regularize_status": np.array(regularize_statuses, dtype=object),
         "model": np.full(n, model, dtype=object),
         "timestamp": np.full(n, timestamp, dtype=object),
     }
     ordered = {name: columns[name] for name in building_columns(categories)}
     frame = geopandas.GeoDataFrame(ordered, geometry=np.array(polygons_crs, dtype=object), crs=crs)
+    frame[RAW] = geopandas.GeoSeries(np.array(raw_crs, dtype=object), crs=crs)
     # Without rows pandas cannot tell text from anything else.
-    texts = ["class_name", "tile_id", "merge_status", "model", "timestamp"]
+    texts = ["class_name", "tile_id", "merge_status", "regularize_status", "model", "timestamp"]
     return frame.astype({name: "str" for name in texts})
 
 
@@ -132,7 +144,7 @@ def write_geojson(path: Path, batches: Iterable[geopandas.GeoDataFrame]) -> int:
     with open(path, "wb") as file:
         file.write(b'{"type":"FeatureCollection","features":[')
         for batch in batches:
-            records = batch.drop(columns=batch.geometry.name).to_dict("records")
+            records = batch.drop(columns=[batch.geometry.name, RAW]).to_dict("records")
             for properties, geometry in zip(records, _lonlat_geojson(batch, path), strict=True):
                 file.write(b",\n" if count else b"\n")
                 file.write(b'{"type":"Feature","properties":' + orjson.dumps(properties))
@@ -145,7 +157,7 @@ def write_geojson(path: Path, batches: Iterable[geopandas.GeoDataFrame]) -> int:
 def write_gpkg(
     path: Path, batches: Iterable[geopandas.GeoDataFrame], categories: Sequence[str], crs: str
 ) -> None:
-    """One layer `buildings` in the image's CRS, written to `path` as GeoPackage.
+    """Layers `buildings` and `raw_outlines` in the image's CRS, written to `path` as GeoPackage.
 
     Args:
         path: where the file goes.
@@ -156,10 +168,12 @@ def write_gpkg(
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": GPKG_LAST_CHANGE})
     try:
-        layer = {"layer": LAYER, "driver": "GPKG", "engine": "pyogrio", "geometry_type": "Polygon"}
-        _empty_frame(categories, crs).to_file(path, **layer)
-        for batch in batches:
-            batch.to_file(path, mode="a", **layer)
+        options = {"driver": "GPKG", "engine": "pyogrio", "geometry_type": "Polygon"}
+        for number, batch in enumerate(chain([_empty_frame(categories, crs)], batches)):
+            mode = "a" if number else "w"
+            batch.drop(columns=RAW).to_file(path, layer=LAYER, mode=mode, **options)
+            raw = batch[["building_id", RAW]].set_geometry(RAW).rename_geometry("geometry")
+            raw.to_file(path, layer=RAW_LAYER, mode="a", **options)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
 
@@ -193,7 +207,7 @@ def write_parquet(
 
 def _parquet_table(frame: geopandas.GeoDataFrame):
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, schema_version="1.1.0", write_covering_bbox=True)
+    frame.drop(columns=RAW).to_parquet(buffer, index=False, schema_version="1.1.0", write_covering_bbox=True)
     return parquet.read_table(buffer)
 
 
@@ -207,7 +221,9 @@ def _empty_frame(categories: Sequence[str], crs: str) -> geopandas.GeoDataFrame:
         areas_m2=nothing,
         tile_ids=[],
         tile_counts=nothing,
-        statuses=[],
+        merge_statuses=[],
+        regularize_statuses=[],
+        raw_crs=[],
         model="",
         timestamp="",
     )

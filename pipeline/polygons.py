@@ -56,6 +56,25 @@ def polygonal(geometries: np.ndarray) -> np.ndarray:
     return clean
 
 
+def clip_to_frame(
+    polygons: np.ndarray, frame: tuple[float, float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest part of each polygon inside a rectangle, None where nothing is inside.
+
+    Args:
+        polygons: object[n] of valid Polygon or None.
+        frame: x1, y1, x2, y2.
+
+    Returns:
+        object[n]; a polygon that lies inside is returned as it is. And bool[n], which ones do not.
+    """
+    clipped = np.asarray(polygons, dtype=object).copy()
+    bounds = shapely.bounds(clipped).reshape(-1, 4)
+    beyond = (bounds[:, :2] < frame[:2]).any(axis=1) | (bounds[:, 2:] > frame[2:]).any(axis=1)
+    clipped[beyond] = largest_parts(shapely.intersection(clipped[beyond], shapely.box(*frame)))
+    return clipped, beyond
+
+
 def fill_holes(polygons: np.ndarray, min_hole_px2: float) -> np.ndarray:
     """The polygons without their holes of less than `min_hole_px2`.
 
@@ -81,3 +100,22 @@ def fill_holes(polygons: np.ndarray, min_hole_px2: float) -> np.ndarray:
         target = np.cumsum(changed)[owner[keep]] - 1
         filled[pierced[changed]] = shapely.polygons(rings[keep], indices=target)
     return filled
+
+
+def cut_away(polygons: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The polygons without the others that are to be taken from them.
+
+    Args:
+        polygons: object[n] of valid Polygon.
+        rows: int64[m], rows of `polygons`, ascending.
+        others: object[m] of valid Polygon, what each of these rows loses, one after another.
+
+    Returns:
+        object[n] of Polygon or MultiPolygon; a polygon that loses nothing is returned as it is.
+    """
+    rest = np.asarray(polygons, dtype=object).copy()
+    turn = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    for step in range(turn.max(initial=-1) + 1):
+        now = turn == step
+        rest[rows[now]] = shapely.difference(rest[rows[now]], others[now])
+    return rest

@@ -18,8 +18,10 @@ import numpy as np
 import shapely
 
 if TYPE_CHECKING:
+    from pipeline.coverage import Coverage
     from pipeline.evaluate import ImageScore
     from pipeline.provenance import RunRecord
+    from pipeline.seam_score import SeamScore
 
 UNKNOWN = "unknown"
 """How a building without a known category is called on the page."""
@@ -75,6 +77,10 @@ class ReportContext:
     """The metric; its matches count the judged buildings and the truths given here."""
     judged: np.ndarray | None = None
     """bool[n], which buildings the score judged; None for all."""
+    seams: SeamScore | None = None
+    """The metric near the seams and away from them; None where nothing was scored."""
+    coverage: Coverage | None = None
+    """Valid ground that no tile covers; None where nobody looked."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """Lowest confidence published, by category."""
     facts: Mapping[str, str] = field(default_factory=dict)

@@ -18,6 +18,12 @@ MergeStatus = Literal["single", "duplicate", "stitched", "fragment"]
 from parts no tile saw whole; fragment: cut by a tile's edge without a counterpart beyond it."""
 
 
+RegularizeStatus = Literal["right_angles", "circle", "raw_irregular", "raw_crowded", "raw"]
+"""right_angles, circle: the published outline is regular; raw_irregular: no regular outline is close enough
+to the one found, which is published; raw_crowded: one is, but would overlap a neighbour; raw: regularising
+is off."""
+
+
 class Window(NamedTuple):
     """A rectangle of an image in whole pixels, as rasterio orders it."""
 
@@ -95,6 +101,22 @@ class TileIndex(Versioned):
     empty_tiles: int
     """Tiles of the full grid left out because they hold no valid pixel."""
     tiles: list[Tile]
+
+
+class CoarseTile(Artifact):
+    """A window of an image read from its overviews: it shows a building that no tile sees whole."""
+
+    tile_id: str = Field(pattern=r"^large_\d{4,}$")
+    window: Window
+    factor: int = Field(ge=2)
+    """Image pixels per pixel that the network saw, and axis."""
+
+
+class CoarseIndex(Versioned):
+    """The coarser windows of one image, from top to bottom (`index.json`), beside their detections."""
+
+    image_id: str
+    tiles: list[CoarseTile]
 
 
 class Item(Artifact):

@@ -26,12 +26,16 @@ from luigi.configuration import get_config
 
 from models.errors import ModelError
 from models.recipe import Recipe
+from pipeline.calibration import CalibrationRules
 from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.labels import LabelRules
+from pipeline.large import LargeRules
+from pipeline.metrics import MetricRules
 from pipeline.outputs import FORMATS
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery as ImageryRules
+from pipeline.regularize import RegularizeRules
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.seams import MergeRules
 from pipeline.thresholds import ThresholdRules
@@ -235,7 +239,7 @@ class Pairs(Section):
     """Which tiles are learnt from."""
 
 
-@knobs_of(Recipe, insignificant=("device", "workers"))
+@knobs_of(Recipe, insignificant=("device", "workers", "compile"))
 class Training(Section):
     """How the network learns."""
 
@@ -252,9 +256,9 @@ class Training(Section):
     )
 
 
-@knobs_of(ThresholdRules)
+@knobs_of(ThresholdRules, CalibrationRules)
 class Thresholds(Section):
-    """How the lowest confidence worth publishing is chosen on held-out tiles."""
+    """How confidences are calibrated, and the lowest worth publishing chosen, on held-out tiles."""
 
 
 @knobs_of(InferenceRules, insignificant=("batch_size", "device", "workers"))
@@ -286,7 +290,12 @@ class Outlines(Section):
     """How masks become polygons."""
 
 
-@knobs_of(MergeRules)
+@knobs_of(LargeRules)
+class LargeBuildings(Section):
+    """How buildings that no tile sees whole are looked at again."""
+
+
+@knobs_of(MergeRules, RegularizeRules)
 class Aggregation(Section):
     """How detections become buildings, and which are published."""
 
@@ -302,8 +311,14 @@ class Aggregation(Section):
     )
 
 
+@knobs_of(MetricRules)
+class Metrics(Section):
+    """What is measured beside the challenge's metric."""
+
+
 ALL: tuple[type[Section], ...] = (
-    Storage, Imagery, Tiling, Labels, Pairs, Training, Thresholds, Inference, Outlines, Aggregation
+    Storage, Imagery, Tiling, Labels, Pairs, Training, Thresholds, Inference, Outlines,
+    LargeBuildings, Aggregation, Metrics
 )  # fmt: skip
 
 

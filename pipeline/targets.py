@@ -5,7 +5,8 @@
     <workspace>/
       input/<split>/{images,labels,areas}/<image_id>.*     what people give
       work/<image_id>/<kind>-<digest>/                     one folder per artifact and digest
-      work/networks/<digest>/                              weights.h5, history.json, thresholds.json
+      work/networks/<digest>/                              weights.h5, history.json
+      work/calibrations/<digest>/                          thresholds.json
       output/<image_id>.csv, .geojson, .report.json, .html what people take
       output/runs/<image_id>.<task>.json                   the run record that stamps them
 
@@ -55,6 +56,10 @@ class Workspace:
     def network(self, digest: str) -> Path:
         """Path of a trained network's folder."""
         return self.root / "work" / "networks" / digest
+
+    def calibration(self, digest: str) -> Path:
+        """Path of the folder of a network's thresholds."""
+        return self.root / "work" / "calibrations" / digest
 
     def record(self, name: str, task: str) -> Path:
         """Path of the run record that stamps a published result."""

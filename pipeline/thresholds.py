@@ -1,54 +1,64 @@
-"""Which buildings to keep: the score threshold of each category, chosen on validation tiles.
+"""Which buildings to keep: the score threshold of each category, chosen on validation ground.
 
 The metric counts every building submitted, so that the cut is made before. A walk in falling rank
-does not change above a cut, so one walk per tile tells the counts at every threshold.
+does not change above a cut, so one walk tells the counts at every threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
-import shapely
 
-from pipeline.matching import MIN_IOU, overlapping_pairs, valid_polygons, walk
+from pipeline.bootstrap import Estimate, draw_blocks, f1_score
+from pipeline.evidence import Evidence, Outcomes, TileSample, gather, outcomes
+from pipeline.matching import MIN_IOU
+from pipeline.schema import Artifact
+
+LEVELS = 256
+"""Most thresholds that a drawing of blocks chooses from, evenly among the ranks."""
 
 
 @dataclass(frozen=True)
 class ThresholdRules:
     """How thresholds are chosen."""
 
+    objective: Literal["mean_f1", "all_f1"] = "mean_f1"
+    """What the thresholds make best: the mean of the categories' F1, each category with a threshold of its
+    own, or the F1 of all buildings, with one threshold for all."""
     default: float = 0.5
     """Threshold of a category without a single hit on the validation tiles; score in [0, 1]."""
     min_iou: float = MIN_IOU
     """Overlap that a match must exceed; share in [0, 1)."""
     max_ignored_share: float = 0.5
     """Share of a detection's area on ignored items above which its failure does not count."""
+    block_px: float = 1024.0
+    """Side in pixels of the squares of ground that are drawn together for intervals; above 0."""
+    resamples: int = 200
+    """Drawings of blocks behind an interval; 0 for no intervals."""
+    confidence: float = 0.95
+    """Share of the drawings inside an interval, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not (self.block_px > 0 and self.resamples >= 0 and 0 < self.confidence < 1):
+            raise ValueError("block_px must be above 0, resamples not below 0 and confidence inside (0, 1)")
 
 
-class TileSample(NamedTuple):
-    """Detections and truth of one validation tile, all in one frame."""
+class Cut(Artifact):
+    """A threshold, what it keeps, and how sure both are."""
 
-    polygons: np.ndarray
-    """object[n], the detections."""
-    probabilities: np.ndarray
-    """float64[n, k], probability per category in [0, 1]."""
-    truth_polygons: np.ndarray
-    """object[m], the buildings that should be found."""
-    truth_categories: np.ndarray
-    """int64[m], index of the category."""
-    ignored_polygons: np.ndarray
-    """object[i], items nobody is asked to find: barely visible, or of unknown condition."""
-
-
-class _Outcomes(NamedTuple):
-    """Judged detections: category int64[n], score float64[n], whether it is a hit bool[n]."""
-
-    categories: np.ndarray
-    scores: np.ndarray
-    hits: np.ndarray
+    threshold: Estimate
+    """Keep `score >= threshold`."""
+    f1: Estimate
+    """At this threshold, on the ground it was chosen on."""
+    f1_elsewhere: float | None
+    """F1 that thresholds chosen on drawn blocks reach on the blocks not drawn, all drawings together; None
+    without two blocks. What it lacks to `f1` is how far the choice flatters itself on so little ground."""
+    hits: int
+    kept: int
+    truths: int
 
 
 def choose_thresholds(
@@ -56,49 +66,38 @@ def choose_thresholds(
 ) -> dict[str, float]:
     """Threshold per category that makes its F1 over all samples best; keep `score >= threshold`.
 
-    Each tile is judged by itself, the counts are pooled. The threshold is the middle of the gap
+    Each sample is judged by itself, the counts are pooled. The threshold is the middle of the gap
     between the lowest score kept and the highest dropped (0 when none is); among equally good cuts
     the one in the widest gap, then the higher.
 
     Args:
         samples: the validation tiles, read once.
         categories: the k names.
-        rules: how to choose.
+        rules: how to choose; each category by itself, whatever `objective` says.
     """
-    truths = np.zeros(len(categories), dtype=np.int64)
-    judged = [_Outcomes(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=bool))]
-    for sample in samples:
-        known = np.asarray(sample.truth_categories, dtype=np.int64)
-        truths += np.bincount(known[known >= 0], minlength=len(categories))
-        judged.append(_judge(sample, len(categories), rules))
-    outcomes = _Outcomes(*(np.concatenate(column) for column in zip(*judged, strict=True)))
-    thresholds = {}
-    for index, name in enumerate(categories):
-        mine = outcomes.categories == index
-        cut = _best_cut(outcomes.scores[mine], outcomes.hits[mine], int(truths[index]))
-        thresholds[name] = rules.default if cut is None else cut
-    return thresholds
+    by_category, _ = outcomes(evidence_of(samples, len(categories), rules))
+    return {
+        name: _best_threshold(mine, rules.default) for name, mine in zip(categories, by_category, strict=True)
+    }
 
 
-def _judge(sample: TileSample, k: int, rules: ThresholdRules) -> _Outcomes:
-    probabilities = np.asarray(sample.probabilities, dtype=np.float64).reshape(len(sample.polygons), k)
-    proposed, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    truth_categories = np.asarray(sample.truth_categories, dtype=np.int64)
-    polygons = valid_polygons(sample.polygons)
-    pairs = overlapping_pairs(polygons, sample.truth_polygons, rules.min_iou)
-    hits = walk(pairs.where(proposed[pairs.proposals] == truth_categories[pairs.truths]), scores) >= 0
-    ignored = shapely.union_all(valid_polygons(sample.ignored_polygons))
-    lost = shapely.area(shapely.intersection(polygons, ignored))
-    counted = hits | ~(lost > rules.max_ignored_share * shapely.area(polygons))
-    return _Outcomes(proposed[counted], scores[counted], hits[counted])
+def evidence_of(samples: Iterable[TileSample], k: int, rules: ThresholdRules) -> Evidence:
+    """What the samples say by these rules; `k` is the number of categories."""
+    return gather(
+        samples,
+        k,
+        min_iou=rules.min_iou,
+        max_ignored_share=rules.max_ignored_share,
+        block_px=rules.block_px,
+    )
 
 
-def _best_cut(scores: np.ndarray, hits: np.ndarray, truths: int) -> float | None:
-    if not hits.any():
-        return None
-    order = np.argsort(-scores, kind="stable")
-    scores, found = scores[order], np.cumsum(hits[order])
-    f1 = 2 * found / (np.arange(1, len(scores) + 1) + truths)
+def _best_threshold(judged: Outcomes, default: float) -> float:
+    if not judged.hits.any():
+        return default
+    order = np.argsort(-judged.scores, kind="stable")
+    scores, found = judged.scores[order], np.cumsum(judged.hits[order])
+    f1 = 2 * found / (np.arange(1, len(scores) + 1) + judged.truths.sum())
     # Equal scores are kept or dropped together.
     ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
     kept, dropped = scores[ends], np.append(scores[ends][1:], 0.0)
@@ -106,3 +105,81 @@ def _best_cut(scores: np.ndarray, hits: np.ndarray, truths: int) -> float | None
     cut = best[np.argmax((kept - dropped)[best])]
     middle = float((kept[cut] + dropped[cut]) / 2)
     return middle if middle > dropped[cut] else float(kept[cut])
+
+
+def choose_cut(judged: Outcomes, rules: ThresholdRules) -> Cut:
+    """The best threshold and its F1, with intervals from drawings of blocks.
+
+    A drawing chooses among at most `LEVELS` thresholds; equally good ones share its vote.
+
+    Args:
+        judged: of one category, or of all buildings.
+        rules: the knobs.
+    """
+    threshold = _best_threshold(judged, rules.default)
+    levels = _levels(judged.scores, threshold)
+    at = int(np.flatnonzero(levels == threshold)[0])
+    found = [int(count.flat[at]) for count in _counts(judged, levels, np.ones((1, len(judged.truths))))]
+    draws = draw_blocks(len(judged.truths), rules.resamples if judged.hits.any() else 0)
+    drawn = f1_score(*_counts(judged, levels, draws))
+    best = drawn == drawn.max(axis=1, keepdims=True)
+    votes = best / best.sum(axis=1, keepdims=True)
+    chosen = np.where(drawn.any(axis=1), votes @ levels, rules.default)
+    left_out = [(votes * count).sum() for count in _counts(judged, levels, (draws == 0).astype(float))]
+    return Cut(
+        threshold=Estimate.of(threshold, chosen, rules.confidence),
+        f1=Estimate.of(float(f1_score(*np.array(found))), drawn[:, at], rules.confidence),
+        f1_elsewhere=float(f1_score(*np.array(left_out))) if len(draws) else None,
+        hits=found[0],
+        kept=found[1],
+        truths=found[2],
+    )
+
+
+def _levels(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Falling thresholds between the scores, evenly thinned, `threshold` among them."""
+    distinct = np.unique(scores)
+    between = (distinct + np.append(0.0, distinct)[:-1]) / 2
+    thinned = between[:: max(1, -(-len(between) // LEVELS))]
+    return np.union1d(thinned, [threshold])[::-1]
+
+
+def _counts(
+    judged: Outcomes, levels: np.ndarray, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits, rows kept and truths of each drawing at each level, whole numbers in float64[r, l] each."""
+    level = np.searchsorted(-levels, -judged.scores)  # the highest that keeps the row
+    shape = len(judged.truths), len(levels) + 1
+    cell = judged.blocks * shape[1] + level
+
+    def kept(rows: np.ndarray) -> np.ndarray:
+        table = np.bincount(cell[rows], minlength=shape[0] * shape[1]).reshape(shape)
+        return draws @ table[:, :-1].cumsum(axis=1).astype(float)
+
+    truths = np.repeat((draws @ judged.truths)[:, None], len(levels), axis=1)
+    return kept(judged.hits), kept(np.ones_like(judged.hits)), truths
+
+
+def expected_scores(
+    evidence: Evidence, thresholds: np.ndarray, rules: ThresholdRules
+) -> tuple[Estimate, Estimate]:
+    """Mean F1 and F1 of all buildings at given thresholds, with intervals from drawings of blocks.
+
+    Args:
+        evidence: of all samples.
+        thresholds: float64[k], by category.
+        rules: the knobs.
+    """
+    best, scores = evidence.probabilities.argmax(axis=1), evidence.probabilities.max(axis=1)
+    by_category, together = outcomes(evidence, scores >= np.asarray(thresholds)[best])
+    draws = draw_blocks(evidence.block_count, rules.resamples)
+    everything = np.ones((1, evidence.block_count))
+
+    def estimate(parts: Sequence[Outcomes]) -> Estimate:
+        value, drawn = (
+            np.mean([f1_score(*_counts(part, np.zeros(1), rows))[:, 0] for part in parts], axis=0)
+            for rows in (everything, draws)
+        )
+        return Estimate.of(float(value[0]), drawn, rules.confidence)
+
+    return estimate(by_category), estimate([together])

@@ -4,20 +4,36 @@ A mask is an M x M grid of probabilities over a box. Sample i of a row lies at t
 x1 + (i + 0.5) / M * (x2 - x1), which is where torchvision's `paste_masks_in_image` puts it. The contour
 of the bilinear surface is found on the grid itself with sub-pixel marching squares, so the work
 depends on M, never on the size of the building or of the tile, and no raster is made.
+
+A contour has about four points per cell that it crosses, most of them on a wall. Douglas-Peucker finds
+the corners; each wall is then the line of least squares through its part of the contour, and each
+corner moves to where its walls meet. So a few vertices say what the mask says, and walls are where the
+mask has them on average, not where its noise reaches farthest. All of this happens in cells: stretching
+a grid to its box changes no intersection over union, so one tolerance serves a hut and a hall.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
-from contourpy import FillType, contour_generator
+from contourpy import FillType, LineType, SerialContourGenerator, ZInterp
 
-from pipeline.polygons import fill_holes, largest_parts
+from pipeline.polygons import largest_parts
 
-_BATCH = 2048  # masks contoured at once: about 15 MB of grid
+_BATCH = 256  # masks contoured at once: about 6 MB of grids
+_UNMASKED = np.array(False)
+_FILLED: dict[str, Any] = {
+    "corner_mask": False,
+    "line_type": LineType.Separate,
+    "fill_type": FillType.ChunkCombinedOffsetOffset,
+    "quad_as_tri": False,
+    "z_interp": ZInterp.Linear,
+}
+_PULL = 0.02  # weight of a corner's place on the contour against its distance from its two walls
 
 
 @dataclass(frozen=True)
@@ -26,12 +42,50 @@ class VectorizeRules:
 
     threshold: float = 0.5
     """Probability from which a point belongs to the building, in (0, 1)."""
-    simplify_px: float = 0.5
-    """Largest distance in pixels that simplifying may move an outline; 0 keeps every vertex."""
+    simplify_cells: float = 0.3
+    """Distance from which a bend of the outline counts as a corner, and farthest that a corner may move, in
+    cells of the grid (1/28 of the box's side); 0 keeps every vertex."""
     min_hole_px2: float = 64.0
     """Area in square pixels below which a hole is filled."""
     min_piece_px2: float = 16.0
     """Area in square pixels below which a polygon is dropped."""
+
+
+class _Rings(NamedTuple):
+    """The rings of many masks, one after another: a piece's outer ring, its holes, the next piece."""
+
+    xy: np.ndarray
+    """float64[p, 2], cells from the box's corner; a ring ends where it starts."""
+    counts: np.ndarray
+    """int64[r], points of each ring."""
+    owners: np.ndarray
+    """int64[r], the mask of each ring, rising."""
+    outer: np.ndarray
+    """bool[r], False for holes."""
+
+    @property
+    def starts(self) -> np.ndarray:
+        """int64[r], where each ring starts in `xy`."""
+        return np.cumsum(self.counts) - self.counts
+
+    @property
+    def of_points(self) -> np.ndarray:
+        """int64[p], the ring of each point."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def areas(self) -> np.ndarray:
+        """float64[r], in square cells; negative for holes."""
+        (x, y), starts = self.xy.T, self.starts
+        cross = np.zeros(len(x))
+        cross[:-1] = x[:-1] * y[1:] - x[1:] * y[:-1]
+        cross[starts[1:] - 1] = 0  # from one ring's end to the next one's start
+        area = np.abs(np.add.reduceat(cross, starts)) / 2
+        return np.where(self.outer, area, -area)
+
+    def only(self, kept: np.ndarray) -> _Rings:
+        """Those of bool[r]."""
+        points = np.repeat(kept, self.counts)
+        return _Rings(self.xy[points], self.counts[kept], self.owners[kept], self.outer[kept])
 
 
 def masks_to_polygons(
@@ -39,17 +93,15 @@ def masks_to_polygons(
 ) -> np.ndarray:
     """The outline of each mask: its largest piece as a valid polygon, None where nothing is left.
 
-    Simplifying cuts convex corners and so loses area; each polygon is scaled about its centroid to
-    the area that it had before.
-
     Args:
         masks: float[n, M, M], probabilities in [0, 1] over the box, row 0 at the top; any M.
         boxes: float[n, 4], x1, y1, x2, y2 in pixels of any frame.
         rules: the knobs.
 
     Returns:
-        object[n] of Polygon or None, in the boxes' frame. None for a mask below the threshold
-        everywhere, one smaller than `min_piece_px2`, or a box without area.
+        object[n] of Polygon or None, in the boxes' frame and inside the boxes, the same whatever else is in
+        the arrays. None for a mask below the threshold everywhere, one smaller than `min_piece_px2`, or a
+        box without area.
 
     Raises:
         ValueError: when masks and boxes differ in number or masks are not square.
@@ -71,84 +123,152 @@ def masks_to_polygons(
 
 def _outlines(masks: np.ndarray, boxes: np.ndarray, rules: VectorizeRules) -> np.ndarray:
     """One batch of `masks_to_polygons`, every box with an area."""
-    pieces, owner = _contours(masks, boxes, rules.threshold)
-    area = shapely.area(pieces)
-    order = np.lexsort((area, owner))
-    outlines = np.full(len(boxes), None, dtype=object)
-    outlines[owner[order]] = pieces[order]  # the last write of an owner is its largest piece
-    found = np.flatnonzero(shapely.area(outlines) >= max(rules.min_piece_px2, np.finfo(float).tiny))
-    polygons = fill_holes(outlines[found], rules.min_hole_px2)
-    outlines[:] = None
-    outlines[found] = _valid(_simplify(polygons, rules.simplify_px))
+    cells = (boxes[:, 2:] - boxes[:, :2]) / masks.shape[1]
+    rings = _largest_pieces(_contours(masks, rules.threshold), cells.prod(axis=1), rules)
+    if not len(rings.counts):
+        return np.full(len(boxes), None, dtype=object)
+    fitted = _fitted(rings, rules.simplify_cells) if rules.simplify_cells else rings
+    outlines = _polygons(fitted, cells, boxes)
+    crossed = ~shapely.is_valid(outlines) & ~shapely.is_missing(outlines)
+    if crossed.any():
+        exact = _polygons(rings, cells, boxes)[crossed]
+        outlines[crossed] = largest_parts(shapely.make_valid(exact))
     return outlines
 
 
-def _contours(masks: np.ndarray, boxes: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """All pieces of all masks as polygons with holes, and the mask each belongs to."""
-    size = masks.shape[1]
+@lru_cache(maxsize=2)
+def _sample_places(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """float64[_BATCH * (size + 2), size + 2] twice: column and row of each sample of a stack, in cells.
+
+    Every grid has its own coordinates: an offset in the stack would leave its rounding errors.
+    """
+    line = np.arange(size + 2) - 0.5
+    x, y = np.meshgrid(line, np.tile(line, _BATCH))
+    return x, y
+
+
+def _contours(masks: np.ndarray, threshold: float) -> _Rings:
+    """All rings of at most _BATCH masks."""
+    count, size = masks.shape[:2]
     # A ring of zeros closes every contour and keeps the stacked grids apart: one call contours them all.
-    grid = np.zeros((len(masks), size + 2, size + 2))
-    grid[:, 1:-1, 1:-1] = np.clip(np.nan_to_num(masks), 0, 1)
+    stack = np.zeros((count, size + 2, size + 2))
+    grid = stack[:, 1:-1, 1:-1]
+    np.minimum(np.fmax(masks, 0, out=grid), 1, out=grid)
     # A sample exactly at the threshold would pinch outlines together at that sample.
-    near = np.abs(grid - threshold) < 1e-6
-    grid[near] = threshold + 1e-6
-    contours = contour_generator(
-        z=grid.reshape(-1, size + 2), name="serial", fill_type=FillType.ChunkCombinedOffsetOffset
+    grid[np.abs(grid - threshold) < 1e-6] = threshold + 1e-6
+    rows = count * (size + 2)
+    x, y = (places[:rows] for places in _sample_places(size))
+    # The class itself: contour_generator's checks take longer than the contours of a tile.
+    contours = SerialContourGenerator(
+        x, y, stack.reshape(x.shape), _UNMASKED, y_chunk_size=size + 2, **_FILLED
     )
     filled: Any = contours.filled(threshold, 2.0)
-    (points,), (ring_starts,), (piece_starts,) = filled
-    if points is None:
-        return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
-    ring_starts, piece_starts = ring_starts.astype(np.int64), piece_starts.astype(np.int64)
-    ring_of_point = np.repeat(np.arange(len(ring_starts) - 1), np.diff(ring_starts))
-    piece_of_ring = np.repeat(np.arange(len(piece_starts) - 1), np.diff(piece_starts))
-    owner = (points[ring_starts[:-1], 1] // (size + 2)).astype(np.int64)
-    of_point = owner[ring_of_point]
-    x1, y1, x2, y2 = boxes[of_point].T
-    column, row = (_exact(grid, of_point, points, threshold).T - 0.5) / size
-    xy = np.column_stack([x1 + column * (x2 - x1), y1 + row * (y2 - y1)])
-    rings = shapely.linearrings(xy, indices=ring_of_point)
-    return shapely.polygons(rings, indices=piece_of_ring), owner[piece_starts[:-1]]
+    drawn = np.array([mask for mask, points in enumerate(filled[0]) if points is not None], dtype=np.int64)
+    if not len(drawn):
+        return _Rings(np.empty((0, 2)), drawn, drawn, drawn.astype(bool))
+    points, ring_ends, piece_ends = ([part[mask] for mask in drawn] for part in filled)
+    # Both lists of ends start at 0 in every mask: a step back is where the next mask begins.
+    steps = np.diff(np.concatenate(ring_ends).astype(np.int64))
+    rings = np.array([len(ends) - 1 for ends in ring_ends])
+    first_rings = np.repeat(np.cumsum(rings) - rings, [len(ends) for ends in piece_ends])
+    outer = np.zeros(rings.sum() + 1, dtype=bool)
+    outer[first_rings + np.concatenate(piece_ends)] = True
+    return _Rings(np.concatenate(points), steps[steps > 0], np.repeat(drawn, rings), outer[:-1])
 
 
-def _exact(grid: np.ndarray, owner: np.ndarray, points: np.ndarray, threshold: float) -> np.ndarray:
-    """Contour points of the stack as (column, row) in their own grids.
+def _largest_pieces(rings: _Rings, cell_px2: np.ndarray, rules: VectorizeRules) -> _Rings:
+    """Of each mask its largest piece, without small holes; nothing of a mask that is too small."""
+    areas_px2 = rings.areas() * cell_px2[rings.owners]
+    pieces = np.flatnonzero(rings.outer)
+    piece_px2 = np.add.reduceat(areas_px2, pieces)
+    owners = rings.owners[pieces]
+    order = np.lexsort((piece_px2, owners))
+    largest = np.zeros(len(pieces), dtype=bool)
+    largest[order[np.diff(owners[order], append=-1) != 0]] = True
+    largest &= piece_px2 >= max(rules.min_piece_px2, np.finfo(float).tiny)
+    return rings.only(
+        largest[np.cumsum(rings.outer) - 1] & (rings.outer | (-areas_px2 >= rules.min_hole_px2))
+    )
 
-    Interpolated anew: subtracting a grid's offset in the stack would leave rounding errors that
-    depend on the other masks of the batch.
+
+def _fitted(rings: _Rings, tolerance: float) -> _Rings:
+    """The rings as straight walls and the corners where they meet."""
+    corners, counts = _corners(rings, tolerance)
+    starts = np.cumsum(counts) - counts
+    walls = _walls(rings, corners, counts)
+    before = np.arange(len(corners)) - 1
+    before[starts] += counts
+    # The point of least squared distance from both walls and, far less, from the corner on the contour.
+    drawn = rings.xy[corners].T
+    form = walls + walls[:, before]
+    form[[0, 2]] += _PULL
+    form[3:] += _PULL * drawn
+    xx, xy, yy, x, y = form
+    move = np.array([yy * x - xy * y, xx * y - xy * x]) / (xx * yy - xy * xy) - drawn
+    move *= tolerance / np.maximum(np.sqrt((move * move).sum(axis=0)), tolerance)
+    # A ring ends where it starts.
+    ring = np.arange(len(counts))
+    places = np.arange(len(corners) + len(counts)) - np.repeat(ring, counts + 1)
+    places[starts + counts + ring] = starts
+    return rings._replace(xy=(drawn + move).T[places], counts=counts + 1)
+
+
+def _corners(rings: _Rings, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Douglas-Peucker's choice of points, as positions in `rings.xy`, and how many each ring has of them."""
+    numbers = np.arange(len(rings.xy))
+    numbers[rings.starts + rings.counts - 1] = rings.starts  # a ring closes in z, too
+    whole = shapely.linearrings(np.column_stack([rings.xy, numbers]), indices=rings.of_points)
+    simple = shapely.simplify(whole, tolerance, preserve_topology=False)
+    # What would collapse keeps its points.
+    simple = np.where(shapely.get_num_coordinates(simple) < 4, whole, simple)
+    counts = shapely.get_num_coordinates(simple)
+    opened = np.ones(counts.sum(), dtype=bool)
+    opened[np.cumsum(counts) - 1] = False
+    corners = shapely.get_coordinates(simple, include_z=True)[opened, 2]
+    return corners.astype(np.int64), counts - 1
+
+
+def _walls(rings: _Rings, corners: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """float64[5, k]: the line through the contour from each corner to the next one, by least squares.
+
+    As the quadratic form of the squared distance from it: xx, xy, yy of the projection N onto its normal,
+    and N times a point on it. N = (a I - C) / (a - b) for second moments C of eigenvalues a > b.
     """
-    points = points - np.column_stack([np.zeros(len(owner)), owner * grid.shape[1]])
-    nearest = np.rint(points)
-    # Each point lies on a grid line: one coordinate is whole, along the other the surface is linear.
-    along = np.argmax(np.abs(points - nearest), axis=1)
-    every = np.arange(len(points))
-    start = nearest.astype(np.int64)
-    start[every, along] = np.floor(points[every, along])
-    end = start.copy()
-    end[every, along] += 1
-    low, high = grid[owner, start[:, 1], start[:, 0]], grid[owner, end[:, 1], end[:, 0]]
-    nearest[every, along] = start[every, along] + (threshold - low) / (high - low)
-    return nearest
+    # Segment i of the contour runs from point i to point i + 1, none from a ring to the next.
+    step = (rings.xy[1:] - rings.xy[:-1]).T
+    length = np.sqrt((step * step).sum(axis=0))
+    length[rings.starts[1:] - 1] = 0
+    wall = np.zeros(len(length), dtype=np.int64)
+    wall[corners] = 1
+    wall = np.cumsum(wall) - 1
+    # What comes before a ring's first corner belongs to its last wall.
+    last = np.cumsum(counts) - 1
+    early = wall < np.repeat(last - counts + 1, rings.counts)[:-1]
+    wall[early] = np.repeat(last, rings.counts)[:-1][early]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(wall, length * values, len(corners)) / total
+
+    total = np.maximum(np.bincount(wall, length, len(corners)), np.finfo(float).tiny)
+    (x, y), (u, v) = rings.xy[:-1].T + step / 2, step
+    x0, y0 = mean(x), mean(y)
+    xx = mean(x * x + u * u / 12) - x0 * x0
+    yy = mean(y * y + v * v / 12) - y0 * y0
+    xy = mean(x * y + u * v / 12) - x0 * y0
+    spread = np.sqrt((xx - yy) ** 2 + 4 * xy * xy)
+    largest, spread = (xx + yy + spread) / 2, np.maximum(spread, 1e-12)
+    nxx, nxy, nyy = (largest - xx) / spread, -xy / spread, (largest - yy) / spread
+    return np.array([nxx, nxy, nyy, nxx * x0 + nxy * y0, nxy * x0 + nyy * y0])
 
 
-def _simplify(polygons: np.ndarray, tolerance_px: float) -> np.ndarray:
-    """The polygons with fewer vertices and the same areas."""
-    if not tolerance_px or not len(polygons):
-        return polygons
-    simple = shapely.simplify(polygons, tolerance_px, preserve_topology=True)
-    before, after = shapely.area(polygons), shapely.area(simple)
-    # What collapses is too small to lose vertices; scaling it back would blow it up.
-    sound = shapely.is_valid(simple) & (after > 0.8 * before)
-    simple[~sound] = polygons[~sound]
-    ratio = np.sqrt(before / np.where(sound, after, before))
-    centre = shapely.get_coordinates(shapely.centroid(simple))
-    count = shapely.get_num_coordinates(simple)
-    ratio, centre = np.repeat(ratio, count)[:, None], np.repeat(centre, count, axis=0)
-    return shapely.set_coordinates(simple, centre + (shapely.get_coordinates(simple) - centre) * ratio)
-
-
-def _valid(polygons: np.ndarray) -> np.ndarray:
-    """The polygons, those that rounding has made invalid replaced by their largest valid part."""
-    broken = ~shapely.is_valid(polygons)
-    polygons[broken] = largest_parts(shapely.make_valid(polygons[broken]))
+def _polygons(rings: _Rings, cells: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """object[n] of Polygon, None for a mask without rings, in the boxes' frame."""
+    of_points = rings.of_points
+    owners = rings.owners[of_points]
+    low, high = boxes[owners, :2], boxes[owners, 2:]
+    xy = np.minimum(np.maximum(low + rings.xy * cells[owners], low), high)
+    polygons = np.full(len(boxes), None, dtype=object)
+    polygons[rings.owners[rings.outer]] = shapely.polygons(
+        shapely.linearrings(xy, indices=of_points), indices=np.cumsum(rings.outer) - 1
+    )
     return polygons

@@ -9,7 +9,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import Affine
 
-from models.dataset import TrainingTile
+from models.tiles import TrainingTile
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 COLOURS = {

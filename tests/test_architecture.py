@@ -13,17 +13,27 @@ FLOORS = [
     {"pipeline.tasks", "pipeline.logs", "pipeline.defaults"},
     {"pipeline.steps"},
     {"pipeline.settings", "pipeline.targets"},
+    {"pipeline.seam_score", "pipeline.calibration", "pipeline.held_out", "pipeline.metrics"},
     {"pipeline.raster", "pipeline.stores", "pipeline.sample", "pipeline.catalogue", "pipeline.provenance"}
     | {"pipeline.tiling", "pipeline.labels", "pipeline.pairs", "pipeline.inference", "pipeline.vectorize"}
-    | {"pipeline.seams", "pipeline.thresholds", "pipeline.submission", "pipeline.evaluate"}
-    | {"pipeline.outputs", "pipeline.report"},
-    {"pipeline.frames", "pipeline.matching", "pipeline.painting", "pipeline.rounding"},
-    {"pipeline.polygons", "pipeline.atomic"},
+    | {"pipeline.large"}
+    | {
+        "pipeline.seams",
+        "pipeline.regularize",
+        "pipeline.thresholds",
+        "pipeline.submission",
+        "pipeline.evaluate",
+    }
+    | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"},
+    {"pipeline.frames", "pipeline.evidence", "pipeline.painting", "pipeline.rounding"},
+    {"pipeline.polygons", "pipeline.atomic", "pipeline.matching", "pipeline.bootstrap"}
+    | {"pipeline.temperature"},
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
 ]
-PURE = ["tiling", "labels", "pairs", "inference", "vectorize", "seams", "thresholds", "submission"]
-PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report"]
+PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams", "thresholds", "submission"]
+PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
+PURE += ["bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize", "temperature"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 

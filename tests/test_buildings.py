@@ -10,7 +10,7 @@ from pipeline.errors import ArtifactError
 from pipeline.inference import tile_detections
 from pipeline.schema import Grid, Tile, TileIndex, Window
 from pipeline.settings import Aggregation
-from pipeline.steps.buildings import aggregate_image
+from pipeline.steps.buildings import Selection, aggregate_image
 from pipeline.submission import read_csv
 
 NAMES = ("foundation", "unfinished", "completed")
@@ -41,11 +41,11 @@ def write(folder, tile, polygons, probabilities):
     (folder / f"{tile.tile_id}.json").write_text(json.dumps(content))
 
 
-def aggregate(folder, tiles=TILES, thresholds=(0.5, 0.5, 0.5), **settings):
+def aggregate(folder, tiles=TILES, thresholds=(0.5, 0.5, 0.5), temperature=1.0, **settings):
     index = TileIndex(image_id="a", grid=GRID, tile_size=256, overlap=64, empty_tiles=0, tiles=tiles)
     out = folder / "out"
     out.mkdir()
-    limits = dict(zip(NAMES, thresholds, strict=True))
+    limits = Selection(temperature, dict(zip(NAMES, thresholds, strict=True)))
     told = []
     counts = aggregate_image(
         index, folder, NAMES, limits, Aggregation(**settings), out, lambda share, text: told.append(share)
@@ -67,6 +67,16 @@ def test_a_building_of_two_tiles_is_one(tmp_path):
     assert properties["merge_status"] == "stitched" and properties["tile_count"] == 2
     # A Mercator pixel of 0.1 is shorter on the ground, by the cosine of the latitude.
     assert properties["area_m2"] == pytest.approx(150 * 70 * 0.0994**2, rel=0.01)
+
+
+def test_thresholds_cut_calibrated_confidences(tmp_path):
+    sure, unsure = shapely.box(20, 20, 60, 60), shapely.box(100, 20, 140, 60)
+    write(tmp_path, TILES[0], [sure, unsure], [[0.02, 0.02, 0.9], [0.1, 0.1, 0.6]])
+    write(tmp_path, TILES[1], [], [])
+    counts, rows, _ = aggregate(tmp_path, thresholds=(0.5, 0.5, 0.5), temperature=2.0)
+    assert counts["buildings"] == 1
+    expected = np.sqrt([0.02, 0.02, 0.9]) / np.sqrt([0.02, 0.02, 0.9, 0.06]).sum()
+    assert rows.probabilities[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_unsure_and_tiny_buildings_are_not_published(tmp_path):
@@ -99,6 +109,23 @@ def test_crossed_outlines_are_repaired_and_empty_ones_counted(tmp_path):
     counts, rows, _ = aggregate(tmp_path)
     assert counts["detections"] == 2 and counts["without_area"] == 1
     assert len(rows.polygons_px) == 1 and rows.polygons_px[0].is_valid
+
+
+def test_what_lies_outside_the_image_or_its_tile_is_cut_off_and_counted(tmp_path):
+    first = [shapely.box(-40, 20, 60, 80), shapely.box(-90, 100, -20, 150), shapely.box(100, 20, 259, 80)]
+    write(tmp_path, TILES[0], [*first, shapely.box(100, 150, 350, 200)], [[0, 0, 0.9]] * 4)
+    # Of the second tile, whose corner is at 192, 0.
+    write(
+        tmp_path,
+        TILES[1],
+        [shapely.box(180, 200, 230, 270), shapely.box(200, -60, 240, -9)],
+        [[0, 0, 0.9]] * 2,
+    )
+    counts, rows, _ = aggregate(tmp_path, edge_px=0.0)
+    assert (counts["detections"], counts["outside"], counts["clipped"]) == (6, 2, 3)
+    bounds = shapely.bounds(rows.polygons_px)
+    assert (bounds.min(axis=0) >= 0).all() and (bounds.max(axis=0) <= (448, 256, 448, 256)).all()
+    assert sorted(bounds[:, 2].round().tolist()) == [60, 259, 262, 422]
 
 
 @pytest.mark.parametrize(

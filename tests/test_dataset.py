@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from hypothesis import strategies as st
 from painted_tiles import CATEGORIES, item, tiles, write_tile
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-from models.dataset import Draw, TileDataset, collate_fn, draw_epoch, read_items
+from models.categories import unknown_label
+from models.dataset import TileDataset, collate_fn
 from models.errors import DatasetError
 from models.recipe import Recipe
+from models.sampling import Draw, draw_epoch
+from models.tiles import read_items
 
 RECIPE = Recipe()
 
@@ -39,12 +43,11 @@ def test_items_become_boxes_labels_and_masks(tmp_path):
 @pytest.mark.parametrize(
     "ignored",
     [
-        item(10, 10, 40, 40, None),
         item(10, 10, 40, 40, visible_share=0.29),
         item(10, 10, 40, 13.9),
         item(10, 10, 13.9, 40),
     ],
-    ids=["unknown", "hidden", "flat", "narrow"],
+    ids=["hidden", "flat", "narrow"],
 )
 def test_what_cannot_be_learnt_is_ignored(tmp_path, ignored):
     _, target = _target(tmp_path, [item(50, 50, 90, 90), ignored])
@@ -52,6 +55,12 @@ def test_what_cannot_be_learnt_is_ignored(tmp_path, ignored):
     assert len(target["masks"]) == 1
     assert len(target["ignore_boxes"]) == 1
     assert target["ignore_boxes"][0, :2].tolist() == [10, 10]
+
+
+def test_items_of_unknown_category_are_items(tmp_path):
+    _, target = _target(tmp_path, [item(50, 50, 90, 90), item(10, 10, 40, 40, None)])
+    assert target["labels"].tolist() == [3, unknown_label(CATEGORIES)] == [3, 4]
+    assert target["masks"][1, 11:40, 11:40].all() and len(target["ignore_boxes"]) == 0
 
 
 def test_rule_limits_themselves_are_learnt(tmp_path):
@@ -93,13 +102,13 @@ def test_masks_lie_where_torchvision_reads_them(tmp_path):
 @given(epoch=st.integers(0, 50), position=st.integers(0, 50))
 def test_shown_tiles_keep_their_items_in_place(tmp_path_factory, epoch, position):
     folder = tmp_path_factory.mktemp("pairs")
-    entries = [item(8, 12, 40, 22, "completed"), item(60, 40, 72, 70, None)]
+    entries = [item(8, 12, 40, 22, "completed"), item(60, 40, 72, 70, "foundation", 0.1)]
     tile = write_tile(folder, "r0000_c0000", entries, width=96, height=80)
     plain = Recipe(brightness=0, contrast=0, tint=0)
     image, target = TileDataset([tile], CATEGORIES, plain)[Draw(0, epoch, position)]
     assert image.shape[1:] in ((80, 96), (96, 80))
     assert target["masks"].shape[1:] == image.shape[1:]
-    for box, colour in ((target["boxes"][0], (220, 80, 80)), (target["ignore_boxes"][0], (120, 120, 120))):
+    for box, colour in ((target["boxes"][0], (220, 80, 80)), (target["ignore_boxes"][0], (200, 200, 60))):
         x1, y1, x2, y2 = box.int().tolist()
         assert (image[:, y1:y2, x1:x2] == torch.tensor(colour)[:, None, None]).all()
     x1, y1, x2, y2 = target["boxes"][0].int().tolist()
@@ -120,34 +129,29 @@ def test_showing_depends_on_seed_epoch_and_position_alone(tmp_path):
 
 
 def test_reading_processes_change_nothing(tmp_path):
-    data = TileDataset(tiles(tmp_path), CATEGORIES, RECIPE)
-    draws = draw_epoch(len(data), 0, RECIPE)
+    strong = replace(RECIPE, rotation=10.0, scale_min=0.6, scale_max=1.5, paste=2, blur=2.0, jpeg_quality=50)
+    data = TileDataset(tiles(tmp_path), CATEGORIES, strong)
+    draws = draw_epoch(np.ones(len(data)), 0, RECIPE)
     here, there = (
         [
-            image
-            for images, _ in torch.utils.data.DataLoader(
+            (image, target)
+            for images, targets in torch.utils.data.DataLoader(
                 data, batch_sampler=[draws[:2], draws[2:]], num_workers=workers, collate_fn=collate_fn
             )
-            for image in images
+            for image, target in zip(images, targets, strict=True)
         ]
         for workers in (0, 2)
     )
-    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+    for (image, target), (same_image, same_target) in zip(here, there, strict=True):
+        assert torch.equal(image, same_image) and torch.equal(target["masks"], same_target["masks"])
+        assert target["seed"] == same_target["seed"]
 
 
-@settings(deadline=None, max_examples=50)
-@given(count=st.integers(0, 30), wanted=st.integers(0, 90), epoch=st.integers(0, 5))
-def test_an_epoch_draws_tiles_evenly(count, wanted, epoch):
-    draws = draw_epoch(count, epoch, Recipe(tiles_per_epoch=wanted))
-    assert len(draws) == ((wanted or count) if count else 0)
-    assert [draw.position for draw in draws] == list(range(len(draws)))
-    shown = np.bincount([draw.tile for draw in draws], minlength=count)
-    assert len(shown) == 0 or shown.max() - shown.min() <= 1
-
-
-def test_epochs_differ_in_order():
-    assert draw_epoch(20, 0, RECIPE) == draw_epoch(20, 0, RECIPE)
-    assert [d.tile for d in draw_epoch(20, 0, RECIPE)] != [d.tile for d in draw_epoch(20, 1, RECIPE)]
+def test_every_showing_has_a_seed_of_its_own(tmp_path):
+    data = TileDataset(tiles(tmp_path), CATEGORIES, RECIPE)
+    seeds = [data[Draw(0, epoch, position)][1]["seed"] for epoch in (0, 1) for position in (0, 1)]
+    assert len({*seeds, data[0][1]["seed"], data[1][1]["seed"]}) == 6
+    assert data[0][1]["tile"] == "grid/r0000_c0000"
 
 
 def test_read_items(tmp_path):

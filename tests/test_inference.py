@@ -3,13 +3,20 @@
 import json
 
 import numpy as np
+import orjson
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely import affinity
 
-from pipeline.errors import ArtifactError
-from pipeline.inference import tile_detections
+from pipeline.calibration import CalibrationRules, calibrate
+from pipeline.errors import ArtifactError, SettingsError
+from pipeline.inference import InferenceRules, clip_to_ground, tile_detections
 from pipeline.schema import Grid, Tile, TileDetections, Window
-from pipeline.steps.buildings import read_detections, read_thresholds
+from pipeline.steps.buildings import read_selection
+from pipeline.steps.detection_rows import read_detections
+from pipeline.thresholds import ThresholdRules
 
 GRID = Grid(
     width=4000,
@@ -61,8 +68,74 @@ def test_polygons_are_in_image_pixels_and_all_probabilities_survive():
     assert first.lonlat == pytest.approx((39.2984, -5.7272), abs=5e-3)
 
 
+GROUND = shapely.MultiPolygon([shapely.box(0, 0, 300, 512)])
+
+
+def clip(*polygons, ground=GROUND, share=0.5):
+    objects = np.empty(len(polygons), dtype=object)
+    objects[:] = polygons
+    return clip_to_ground(objects, (512, 512), ground, share)
+
+
+def test_what_lies_mostly_on_nodata_is_dropped_and_the_rest_is_cut_straight():
+    inside, most, least, none = (shapely.box(x, 100, x + 100, 180) for x in (100, 240, 260, 400))
+    kept, counts = clip(inside, most, least, none, None)
+    assert counts == {"on_nodata": 2, "clipped": 1}
+    assert kept[0] is inside and kept[1].equals(shapely.box(240, 100, 300, 180))
+    assert kept[2] is kept[3] is kept[4] is None
+
+
+def test_a_tile_without_valid_ground_keeps_nothing_at_any_share():
+    kept, counts = clip(shapely.box(0, 0, 50, 50), ground=shapely.MultiPolygon(), share=0.0)
+    assert kept.tolist() == [None] and counts == {"on_nodata": 1, "clipped": 0}
+
+
+def test_what_nodata_tears_apart_keeps_its_largest_part():
+    ground = shapely.MultiPolygon([shapely.box(0, 0, 300, 512), shapely.box(320, 0, 512, 512)])
+    (kept,), counts = clip(shapely.box(200, 0, 400, 50), ground=ground)
+    assert kept.equals(shapely.box(200, 0, 300, 50)) and counts["clipped"] == 1
+
+
+def test_a_tile_ends_the_polygons_of_its_detections():
+    kept, counts = clip(shapely.box(-0.4, 10, 50, 60), shapely.box(520, 10, 550, 60), ground=None)
+    assert kept[0].equals(shapely.box(0, 10, 50, 60)) and kept[1] is None
+    assert counts == {"on_nodata": 0, "clipped": 0}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_is_0_to_1(share):
+    with pytest.raises(SettingsError, match="min_valid_share"):
+        InferenceRules(min_valid_share=share)
+
+
 def test_what_vanishes_when_rounded_is_no_detection():
     assert artifact([shapely.box(0, 0, 0.001, 5)], [[0.9, 0, 0]])["detections"] == []
+
+
+def test_rounding_to_tenths_of_a_pixel_keeps_polygons_valid():
+    dented = shapely.Polygon([(0, 0), (40, 0), (20.02, 29.98), (20, 30.04), (40, 60), (0, 60), (19.98, 30)])
+    assert dented.is_valid and not shapely.transform(dented, lambda xy: xy.round(1)).is_valid
+    (found,) = artifact([dented], [[0.9, 0, 0]])["detections"]
+    kept = shapely.Polygon(found["polygon"])
+    assert kept.is_valid and kept.area == pytest.approx(dented.area / 2, rel=0.01)
+    assert found["polygon"] == np.round(found["polygon"], 1).tolist()
+    assert found["polygon"][0] == found["polygon"][-1]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 400), st.floats(0, 400), st.floats(1e-3, 90), st.floats(1e-3, 90)), max_size=5
+    )
+)
+def test_what_is_written_is_valid_and_whatever_is_seen_is_written(rectangles):
+    houses = [affinity.rotate(shapely.box(x, y, x + w, y + h), w * h) for x, y, w, h in rectangles]
+    yards = [house - affinity.scale(house, 0.5, 0.5) for house in houses]
+    raw = artifact(yards, [[0.2, 0.3, 0.4]] * len(yards))
+    found = TileDetections.model_validate_json(orjson.dumps(raw)).detections
+    drawn = [shapely.Polygon(detection.polygon, detection.holes) for detection in found]
+    assert all(polygon.is_valid and polygon.area > 0 for polygon in drawn)
+    assert len(drawn) >= sum(min(w, h) > 0.5 for _, _, w, h in rectangles)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"schema_version": 1}', "[]", '{"schema_version": 99}'])
@@ -83,13 +156,14 @@ def test_artifacts_of_another_version_are_refused(tmp_path):
 
 def test_thresholds_are_set_or_calibrated_or_one_half(tmp_path):
     path = tmp_path / "thresholds.json"
-    assert read_thresholds(path, {}, NAMES) == dict.fromkeys(NAMES, 0.5)
-    path.write_text('{"thresholds": {"foundation": 0.3, "unfinished": 0.4, "completed": 0.6}}')
-    assert read_thresholds(path, {"completed": 0.9}, NAMES) == {
-        "foundation": 0.3,
-        "unfinished": 0.4,
-        "completed": 0.9,
-    }
-    path.write_text("[]")
-    with pytest.raises(ArtifactError):
-        read_thresholds(path, {}, NAMES)
+    assert read_selection(path, {}, NAMES) == (1.0, dict.fromkeys(NAMES, 0.5))
+    made = calibrate([], NAMES, ThresholdRules(default=0.3), CalibrationRules(), tiles=0, weights="")
+    path.write_text(made.model_copy(update={"temperature": 2.0}).model_dump_json())
+    temperature, thresholds = read_selection(path, {"completed": 0.9}, NAMES)
+    assert temperature == 2.0
+    assert thresholds == {"foundation": 0.3, "unfinished": 0.3, "completed": 0.9}
+    with pytest.raises(SettingsError, match="unknown categories"):
+        read_selection(path, {"castle": 0.9}, NAMES)
+    path.write_text('{"thresholds": {"foundation": 0.3}}')
+    with pytest.raises(ArtifactError, match="CalibrateNetwork makes it anew"):
+        read_selection(path, {}, NAMES)

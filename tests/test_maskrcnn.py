@@ -2,12 +2,16 @@ import pytest
 import torch
 from painted_tiles import CATEGORIES, item, write_tile
 from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import FrozenBatchNorm2d, nms
 
 from models.dataset import TileDataset
 from models.errors import WeightsError
 from models.maskrcnn import BUILDERS, build
 from models.recipe import NETWORKS, Recipe
+from models.regions import TileRPN, sample
 
 LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
 
@@ -41,15 +45,15 @@ def test_every_network_has_a_builder():
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_learns_and_finds(tmp_path, network):
-    torch.manual_seed(0)
-    model = build(network, CATEGORIES)
+def test_every_network_learns_and_finds(tmp_path, monkeypatch, small, large, network):
+    built = {model.network: model for model in (small, large)}
+    model = built.get(network) or build(network, CATEGORIES)
     image, target = _sample(tmp_path, [item(4, 4, 40, 40), item(44, 40, 62, 60, None)], width=64, height=64)
     losses = model.train()([image], [target])
     assert set(losses) == LOSSES
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
-    model.roi_heads.score_thresh = 0.0
+    monkeypatch.setattr(model.roi_heads, "score_thresh", 0.0)
     with torch.inference_mode():
         (found,) = model.eval()([_image(64, 64)])
     assert found["probabilities"].shape == (len(found["boxes"]), 3) and len(found["boxes"])
@@ -131,7 +135,11 @@ def test_anchors_in_ignore_boxes_are_neither(small):
     anchors = torch.tensor(
         [[10.0, 10, 30, 30], [12, 12, 22, 22], [60, 60, 80, 80], [24, 10, 44, 30], [70, 0, 90, 20]]
     )
-    target = {"boxes": torch.tensor([[60.0, 60, 80, 80]]), "ignore_boxes": torch.tensor([[10.0, 10, 30, 30]])}
+    target = {
+        "boxes": torch.tensor([[60.0, 60, 80, 80]]),
+        "ignore_boxes": torch.tensor([[10.0, 10, 30, 30]]),
+        "seed": 0,
+    }
     (labels,), _ = small.rpn.assign_targets_to_anchors([anchors], [target])
     assert labels.tolist() == [-1, -1, 1, 0, 0]
     nothing = target | {"boxes": torch.zeros(0, 4)}
@@ -145,22 +153,69 @@ def test_proposals_in_ignore_boxes_are_neither(small):
         "boxes": torch.tensor([[60.0, 60, 80, 80]]),
         "labels": torch.tensor([2]),
         "ignore_boxes": torch.tensor([[0.0, 0, 85, 85]]),
+        "seed": 0,
     }
-    kept = small.roi_heads.learnt_proposals([proposals], [target])
-    assert kept[0].tolist() == [[60, 60, 80, 80], [76, 0, 96, 20]]
+    boxes, labels, items = small.roi_heads.sample_proposals(proposals, target)
+    assert boxes.tolist() == [[60, 60, 80, 80], [76, 0, 96, 20], [60, 60, 80, 80]]
+    assert labels.tolist() == [2, 0, 2] and items[labels > 0].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("network", ["maskrcnn_small", "maskrcnn_resnet50_fpn_v2"])
 @pytest.mark.parametrize(
-    "items", [[], [item(0, 0, 64, 64, None)]], ids=["empty", "ignored from edge to edge"]
+    "items", [[], [item(0, 0, 64, 64, visible_share=0.1)]], ids=["empty", "ignored from edge to edge"]
 )
 def test_tiles_without_anything_to_learn(tmp_path, small, large, network, items):
     model = (small if network == "maskrcnn_small" else large).train()
     image, target = _sample(tmp_path, items, width=64, height=64)
     losses = model([image], [target])
     assert all(value.isfinite() for value in losses.values())
+    model.zero_grad()
     sum(losses.values()).backward()
     assert all(value.isfinite().all() for value in model.state_dict().values())
+    # Several processes wait for the gradient of every parameter.
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_tiles_sample_is_its_own(small):
+    """Whatever is in the batch with it, and whatever the global random state is."""
+    labels, share = torch.randint(-1, 3, (4000,)), small.rpn.fg_bg_sampler
+    chosen = sample(labels, share, 5)
+    torch.manual_seed(99)
+    assert torch.equal(chosen, sample(labels, share, 5)) and not torch.equal(chosen, sample(labels, share, 6))
+    assert (chosen > 0).sum() == (chosen == 0).sum() == share.batch_size_per_image // 2
+    assert ((chosen == labels) | (chosen == -1)).all()
+    rare = torch.zeros(4000)
+    rare[:3] = 1
+    chosen = sample(rare, share, 5)
+    assert (chosen == 1).sum() == 3 and (chosen == 0).sum() == share.batch_size_per_image - 3
+
+
+def test_losses_are_torchvisions_where_everything_is_sampled(tmp_path, monkeypatch, small):
+    image, target = _sample(tmp_path, [item(4, 4, 40, 40), item(44, 40, 62, 60, "foundation")])
+    targets = [target, _sample(tmp_path, [])[1]]
+    model = small.train()
+    for part in (model.rpn, model.roi_heads):
+        monkeypatch.setattr(part, "fg_bg_sampler", BalancedPositiveNegativeSampler(10**6, 0.5))
+    with torch.no_grad():
+        images, _ = model.transform([image, _image()])
+        features = model.backbone(images.tensors)
+        proposals, mine = model.rpn(images, features, targets)
+        _, more = model.roi_heads(features, proposals, images.image_sizes, targets)
+        monkeypatch.setattr(TileRPN, "compute_loss", RegionProposalNetwork.compute_loss)
+        _, theirs = model.rpn(images, features, targets)
+        _, rest = RoIHeads.forward(model.roi_heads, features, proposals, images.image_sizes, targets)
+    torch.testing.assert_close(mine | more, theirs | rest, rtol=1e-4, atol=1e-6)
+    assert set(mine | more) == LOSSES
+
+
+def test_fitted_anchors_are_part_of_the_network():
+    sizes = [[10, 14], [20, 28], [40, 56]]
+    model = build("maskrcnn_small", CATEGORIES, anchor_sizes=sizes)
+    assert model.arguments == {"anchor_sizes": sizes}
+    assert model.rpn.anchor_generator.sizes == ((10, 14), (20, 28), (40, 56))
+    for wrong in ([[10, 14]], [[10], [20], [40]], [[10, 0], [20, 28], [40, 56]], "sizes", 3):
+        with pytest.raises(WeightsError, match="anchor sizes per level"):
+            build("maskrcnn_small", CATEGORIES, anchor_sizes=wrong)
 
 
 def test_batch_norms_freeze():

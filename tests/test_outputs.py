@@ -14,6 +14,7 @@ import shapely
 from pyarrow import parquet
 
 from pipeline.outputs import (
+    RAW,
     Building,
     building_columns,
     building_frame,
@@ -34,6 +35,7 @@ ORDER = [
     "tile_id",
     "tile_count",
     "merge_status",
+    "regularize_status",
     "model",
     "timestamp",
 ]
@@ -51,7 +53,9 @@ def frame(n=3, first_id=1):
         areas_m2=np.full(n, 199.9871),
         tile_ids=["r0000_c0001"] * n,
         tile_counts=np.full(n, 2),
-        statuses=["stitched"] * n,
+        merge_statuses=["stitched"] * n,
+        regularize_statuses=["right_angles"] * n,
+        raw_crs=shapely.box(corners, 9_365_000, corners + 19, 9_365_011),
         model="maskrcnn_resnet50_fpn_v2:0123abcd",
         timestamp="2018-05-01T00:00:00Z",
         first_id=first_id,
@@ -60,11 +64,11 @@ def frame(n=3, first_id=1):
 
 def test_columns_are_those_of_a_building():
     assert list(building_columns(CATEGORIES)) == ORDER
-    assert list(frame().columns) == [*ORDER, "geometry"]
+    assert list(frame().columns) == [*ORDER, "geometry", RAW]
 
 
 def test_rows_are_buildings():
-    row = frame().drop(columns="geometry").to_dict("records")[1]
+    row = frame().drop(columns=["geometry", RAW]).to_dict("records")[1]
     confidences = {name: row.pop(f"conf_{name}") for name in CATEGORIES}
     building = Building(confidences=confidences, **row)
     assert (building.building_id, building.class_name, building.area_m2) == (2, "completed", 199.99)
@@ -141,7 +145,18 @@ def test_geopackage_and_geoparquet_come_back(tmp_path, n):
         assert shapely.equals(np.array(back.geometry, dtype=object), np.array(expected, dtype=object)).all()
         assert back["building_id"].tolist() == list(range(1, 2 * n + 1))
         assert back["class_name"].tolist() == ["completed"] * 2 * n
-    assert pyogrio.read_info(tmp_path / "buildings.gpkg")["geometry_type"] == "Polygon"
+    for layer in ("buildings", "raw_outlines"):
+        assert pyogrio.read_info(tmp_path / "buildings.gpkg", layer=layer)["geometry_type"] == "Polygon"
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_the_geopackage_keeps_the_outlines_as_they_were_found(tmp_path, n):
+    gpkg(tmp_path / "buildings.gpkg", batches(n))
+    raw = geopandas.read_file(tmp_path / "buildings.gpkg", layer="raw_outlines")
+    expected = [polygon for batch in batches(n) for polygon in batch[RAW]]
+    assert raw.crs == "EPSG:32737" and list(raw.columns) == ["building_id", "geometry"]
+    assert raw["building_id"].tolist() == list(range(1, 2 * n + 1))
+    assert shapely.equals(np.array(raw.geometry, dtype=object), np.array(expected, dtype=object)).all()
 
 
 def test_geoparquet_is_found_by_its_box(tmp_path):
@@ -166,5 +181,5 @@ def test_no_batches_at_all(tmp_path):
 
 def test_no_building_is_an_empty_frame():
     empty = frame(0)
-    assert list(empty.columns) == [*ORDER, "geometry"]
+    assert list(empty.columns) == [*ORDER, "geometry", RAW]
     assert empty.crs == "EPSG:32737"

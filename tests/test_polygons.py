@@ -6,7 +6,7 @@ import numpy as np
 import shapely
 from shapely import box
 
-from pipeline.polygons import fill_holes, largest_parts, polygonal
+from pipeline.polygons import clip_to_frame, fill_holes, largest_parts, polygonal
 
 
 def geometries(*items: object) -> np.ndarray:
@@ -40,3 +40,18 @@ def test_polygonal():
     found = polygonal(geometries(house, shapely.GeometryCollection([house, line]), line, shapely.Polygon()))
     assert found[0] is house and found[1].equals(house) and found[2].is_empty
     assert shapely.area(found).tolist() == [25, 25, 0, 0]
+
+
+def test_what_reaches_beyond_a_frame_is_cut_and_told():
+    inside, across, comb, outside = (
+        shapely.box(1, 1, 4, 4),
+        shapely.box(-2, 2, 3, 5),
+        shapely.Polygon([(8, 1), (12, 1), (12, 9), (8, 9), (8, 6), (11, 6), (11, 3), (8, 3)]),
+        shapely.box(20, 20, 30, 30),
+    )
+    polygons = np.array([inside, across, comb, outside, None], dtype=object)
+    clipped, beyond = clip_to_frame(polygons, (0, 0, 10, 10))
+    assert beyond.tolist() == [False, True, True, True, False]
+    assert clipped[0] is inside and clipped[3] is clipped[4] is None
+    assert clipped[1].equals(shapely.box(0, 2, 3, 5)) and clipped[2].equals(shapely.box(8, 6, 10, 9))
+    assert polygons[1] is across

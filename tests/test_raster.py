@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import shapely
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
@@ -200,6 +201,53 @@ def test_validity_of_a_window_does_not_depend_on_the_window(tmp_path):
         for col_off, row_off, width, height in windows_of(grid, 37):
             part = valid[row_off : row_off + height, col_off : col_off + width]
             assert np.array_equal(raster.valid((col_off, row_off, width, height)), part)
+
+
+def test_a_window_is_read_from_the_overview_of_its_factor(tmp_path):
+    pixels = ground()
+    path = write(tmp_path / "a.tif", pixels, overviews=(2, 4), **TILED)
+    with Raster(path, read_grid(path)) as raster:
+        assert raster.overviews == [2, 4]
+        image = raster.read((100, 60, 200, 100), 4)
+        assert raster.read((100, 60, 200, 101), 4).shape == (26, 50, 3)
+    means = pixels[:, 60:160, 100:300].reshape(3, 25, 4, 50, 4).mean(axis=(2, 4))
+    assert image.shape == (25, 50, 3) and image.dtype == np.uint8
+    assert np.abs(np.moveaxis(image.astype(float), 2, 0) - means).max() <= 1.5, "not every fourth pixel"
+
+
+def test_collars_are_found_in_overviews_as_in_the_image(tmp_path):
+    pixels = ground(800, 600)
+    pixels[:, :, :200] = 0
+    pixels[:, 500:] = 255
+    path = write(tmp_path / "a.tif", pixels, overviews=(2, 4), **TILED)
+    with Raster(path, read_grid(path)) as raster:
+        valid, coarse = raster.valid((80, 300, 401, 300)), raster.valid((80, 300, 401, 300), 4)
+    assert coarse.shape == (75, 101) and np.array_equal(coarse, valid[::4, ::4])
+
+
+def test_valid_ground_has_straight_edges_and_no_specks(tmp_path):
+    pixels = ground(800, 600, bands=4)
+    rows, columns = np.mgrid[:600, :800]
+    pixels[3] = np.where(columns + 3 * rows < 1200, 255, 0)
+    pixels[3, 50:57, 50:57] = 0
+    path = write(tmp_path / "a.tif", pixels, photometric="rgb", alpha="yes", overviews=(2,), **TILED)
+    with Raster(path, read_grid(path)) as raster:
+        assert raster.ground((100, 0, 100, 100)) is None
+        assert raster.ground((700, 500, 100, 100)).is_empty
+        for factor in (1, 2):
+            (part,) = raster.ground((0, 0, 799, 600), factor).geoms
+            straight = shapely.Polygon([(0, 0), (799, 0), (799, 401 / 3), (0, 400)])
+            assert part.hausdorff_distance(straight) < 3 * factor
+            assert len(part.exterior.coords) < 9 and not part.interiors
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (40, 30)])
+def test_the_outline_of_anything_is_valid(shape):
+    for seed in range(5):
+        valid = np.random.default_rng(seed).random(shape) < 0.6
+        outline = validity.outline(valid, 2 * shape[1], 2 * shape[0])
+        assert outline.is_valid and outline.geom_type == "MultiPolygon"
+        assert outline.within(shapely.box(0, 0, 2 * shape[1], 2 * shape[0])) or outline.is_empty
 
 
 @pytest.mark.parametrize("overviews", [(), (2, 4, 8, 16)])

@@ -19,11 +19,15 @@ import shapely
 from PIL import Image
 
 from pipeline import report
+from pipeline.coverage import Coverage
 from pipeline.evaluate import score_image
 from pipeline.report import ReportContext, render_report
+from pipeline.seam_score import find_seams, score_seams
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 CHROMIUM = Path("/usr/bin/chromium")
+TWO_TILES = [(0, 0, 120, 100), (80, 0, 120, 100)]
+"""Their seam is x = 100: of the truths and buildings of `scored`, the one at 120 touches what they share."""
 HOSTILE = "<script>document.title='bitten'</script>\"'&"
 
 
@@ -82,7 +86,18 @@ def scored(plain):
     truth_categories = np.array([2, 1, 0, -1])
     probabilities = np.array([[0.0, 0.0, 0.93], [0.61, 0.0, 0.0], [0.0, 0.0, 0.5]])
     score = score_image(plain.polygons, probabilities, truths, truth_categories, CATEGORIES)
-    return replace(plain, truth_polygons=truths, truth_categories=truth_categories, score=score)
+    return replace(
+        plain,
+        truth_polygons=truths,
+        truth_categories=truth_categories,
+        score=score,
+        seams=seam_score(plain.polygons, truths, score, TWO_TILES),
+        coverage=Coverage(uncovered_px=0, uncovered_share=0),
+    )
+
+
+def seam_score(polygons, truths, score, windows):
+    return score_seams(polygons, truths, score.matches, find_seams(windows), (10.0, 10.0))
 
 
 def empty(context):
@@ -135,7 +150,7 @@ def test_tells_what_was_found(plain):
     assert "all buildings 3 100.0 % 436 m² 120 m²" in outline.words
     assert "this image came without labels" in outline.words
     assert "Imagery: COLA, CC-BY-4.0" in outline.words
-    assert "How good it is" not in outline.words
+    assert "How good it is" not in outline.words and "Seams" not in outline.words
 
 
 def test_tells_how_good_it_is(scored):
@@ -144,6 +159,27 @@ def test_tells_how_good_it_is(scored):
     assert "completed 0.500 1.000 0.667 1 1 0" in outline.words
     assert "all buildings 0.667 0.500 0.571 2 1 2" in outline.words
     assert "1 of the 2 buildings found have the wrong category" in outline.words
+
+
+def test_tells_what_the_seams_cost(scored):
+    words = Outline(render_report(scored)).words
+    assert "near seams 0.000 0.000 0.000 0 1 0 0 0" in words
+    assert "away from seams 1.000 0.500 0.667 2 0 2 0 0" in words
+    assert "1.00 km of seams: 0 duplicates (0.00 per km), 0 split buildings (0.00 per km)." in words
+    assert "Every valid pixel lies in a tile." in words
+
+
+def test_tells_of_an_image_without_seams_and_of_ground_without_a_tile(scored):
+    seams = seam_score(scored.polygons, scored.truth_polygons, scored.score, TWO_TILES[:1])
+    left_out = Coverage(uncovered_px=8_000, uncovered_share=0.4)
+    words = Outline(render_report(replace(scored, seams=seams, coverage=left_out))).words
+    assert "No two tiles meet" in words and "near seams" not in words
+    assert "8,000 valid pixels (40.00%) lie in no tile" in words
+
+
+def test_a_report_older_than_the_seams_has_no_such_part(scored):
+    outline = Outline(render_report(replace(scored, seams=None, coverage=None)))
+    assert outline.open == [] and "Seams" not in outline.words
 
 
 def test_tells_what_became_of_each_building_and_label(scored):

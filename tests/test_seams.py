@@ -14,7 +14,7 @@ from shapely import affinity, box
 from pipeline.schema import MergeStatus
 from pipeline.seams import Buildings, Detections, MergeRules, merge, merge_stream
 
-EXACT = MergeRules(margin_px=0.5, min_support_px2=0.5, edge_px=0.5, min_overlap_px2=0.01)
+EXACT = MergeRules(margin_px=0.5, edge_px=0.5, min_overlap_px2=0.01)
 """For ideal pieces, where every square pixel can be trusted."""
 
 

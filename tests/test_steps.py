@@ -1,4 +1,4 @@
-"""Steps between reading and writing: labelled ground, held-out pairs, and scoring against labels as drawn."""
+"""Steps between reading and writing: labelled ground, held-out pairs, scoring, seams and coverage."""
 
 import json
 
@@ -12,12 +12,14 @@ from rasterio.transform import from_origin
 
 from pipeline.errors import LabelError, SettingsError
 from pipeline.labels import LabelRules
+from pipeline.metrics import MetricRules
 from pipeline.pairs import PairRules
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, validity
 from pipeline.settings import Labels, Tiling
-from pipeline.steps.evaluation import evaluate_image
+from pipeline.steps.evaluation import Evaluation, check_coverage, evaluate_image
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
+from pipeline.steps.reporting import report_image
 from pipeline.steps.tiles import tile_image
 from pipeline.steps.training import split_pairs
 from pipeline.stores import open_store
@@ -33,30 +35,49 @@ def on_ground(col, row, width, height):
     return shapely.box(x, y - height * METRES, x + width * METRES, y)
 
 
-@pytest.fixture
-def image(tmp_path):
-    path = tmp_path / "a.tif"
-    pixels = np.full((3, 300, 500), 120, dtype=np.uint8)
-    profile = {"driver": "GTiff", "width": 500, "height": 300, "count": 3, "dtype": "uint8", "crs": CRS}
-    with rasterio.open(path, "w", **profile, transform=from_origin(LEFT, TOP, METRES, METRES)) as dst:
+def write_image(path, pixels, **profile):
+    """A GeoTIFF of uint8[3, height, width] at `LEFT`, `TOP`."""
+    shape = dict(zip(("count", "height", "width"), pixels.shape, strict=True))
+    place = {"crs": CRS, "transform": from_origin(LEFT, TOP, METRES, METRES)}
+    with rasterio.open(path, "w", driver="GTiff", dtype="uint8", **shape, **place, **profile) as dst:
         dst.write(pixels)
     return path
 
 
-@pytest.fixture
-def index(image):
+def small_tiles(path, least=0.0):
+    """Tiles of 200 px, 150 px apart; those with less than the share `least` of valid pixels left out."""
+
     class Small(Tiling):
-        tile_size, overlap, min_valid_share = "200", "50", 0.0
+        tile_size, overlap, min_valid_share = "200", "50", least
 
     told = []
-    made = tile_image("a", image, Imagery(), Small(), lambda share, text: told.append(share))
+    made = tile_image("a", path, Imagery(), Small(), lambda share, text: told.append(share))
     assert told[-1] == 1.0
     return made
+
+
+@pytest.fixture
+def image(tmp_path):
+    return write_image(tmp_path / "a.tif", np.full((3, 300, 500), 120, dtype=np.uint8))
+
+
+@pytest.fixture
+def index(image):
+    return small_tiles(image)
 
 
 def labels_file(path, boxes, conditions, crs=CRS):
     frame = geopandas.GeoDataFrame({"condition": conditions}, geometry=boxes, crs=CRS).to_crs(crs)
     frame.to_file(path, driver="GeoJSON", engine="pyogrio")
+    return path
+
+
+def published(path, places):
+    """A CSV of finished buildings, given in pixels, in falling confidence."""
+    boxes_px = [shapely.box(col, row, col + width, row + height) for col, row, width, height in places]
+    ground = geopandas.GeoSeries([on_ground(*place) for place in places], crs=CRS)
+    probabilities = np.array([[0, 0, 0.9 - 0.1 * number] for number in range(len(places))])
+    write_csv(path, [Rows(np.array(boxes_px), ground.to_crs("EPSG:4326").to_numpy(), probabilities)])
     return path
 
 
@@ -106,7 +127,7 @@ def test_pairs_held_out_share_no_pixel(tmp_path):
         split_pairs(folders, ["a", "b"], 0.25)
 
 
-def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_path):
+def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_path, image, index):
     boxes = [on_ground(10, 10, 40, 40), on_ground(100, 10, 40, 40), on_ground(300, 10, 40, 40)]
     crossed = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
     crossed = shapely.transform(crossed, lambda xy: xy * 10 + (LEFT + 50, TOP - 60))
@@ -115,20 +136,97 @@ def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_pa
         [*boxes, crossed, None],
         ["Complete", None, "Complete", "Foundation", "Complete"],
     )
-    lonlat = geopandas.GeoSeries(boxes, crs=CRS).to_crs("EPSG:4326").to_numpy()
-    rows = Rows(np.array(boxes, dtype=object), lonlat, np.array([[0, 0, 0.9], [0, 0, 0.8], [0, 0, 0.7]]))
-    csv = tmp_path / "a.csv"
-    write_csv(csv, [rows])
-    everywhere = evaluate_image("a", csv, labels, None, Labels())
+    csv = published(tmp_path / "a.csv", [(10, 10, 40, 40), (100, 10, 40, 40), (300, 10, 40, 40)])
+    everywhere = evaluate_image(index, image, Imagery(), csv, labels, None, Labels(), MetricRules())
     assert (everywhere.proposals, everywhere.truths) == (3, 4)
     assert everywhere.score.all_buildings.true_positives == 3
     assert everywhere.score.categories["completed"].true_positives == 2
     assert everywhere.score.categories["completed"].false_positives == 1, "of unknown condition"
     assert everywhere.score.categories["foundation"].false_negatives == 1, "its ring is invalid"
     area = labels_file(tmp_path / "area.geojson", [on_ground(0, 0, 80, 60)], [None])
-    there = evaluate_image("a", csv, labels, area, Labels())
+    there = evaluate_image(index, image, Imagery(), csv, labels, area, Labels(), MetricRules())
     assert (there.proposals, there.truths) == (1, 1) and there.score.all_f1 == 1.0
-    assert "mean F1" in there.table()
+    assert "mean F1" in there.table() and "no seams" in there.table()
+
+
+def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
+    # Tiles begin at 0, 150 and 300 px across, 0 and 100 down: the zone is 150 to 200, 300 to 350; 100 to 200.
+    whole, halves, alone, low = (10, 10, 60, 60), (160, 20, 30, 40), (210, 20, 40, 40), (20, 220, 40, 40)
+    labels = labels_file(
+        tmp_path / "l.geojson", [on_ground(*place) for place in (whole, halves, alone, low)], ["Complete"] * 4
+    )
+    csv = published(
+        tmp_path / "a.csv", [whole, (160, 20, 14, 40), (175, 20, 15, 40), alone, (211, 21, 38, 38)]
+    )
+    report = evaluate_image(index, image, Imagery(), csv, labels, None, Labels(), MetricRules())
+    seams = report.seams
+    across, down = index.grid.ground_m_per_px
+    assert seams.seam_km == pytest.approx((2 * 300 * down + 500 * across) / 1000)
+    assert seams.zone.counts.model_dump() == dict(
+        true_positives=0, false_positives=2, false_negatives=1, precision=0, recall=0, f1=0
+    )
+    assert (seams.zone.duplicates, seams.zone.splits) == (0, 1)
+    assert (seams.interior.counts.true_positives, seams.interior.counts.false_negatives) == (2, 1)
+    assert (seams.interior.duplicates, seams.interior.splits) == (1, 0)
+    assert seams.splits_per_km == pytest.approx(1 / seams.seam_km)
+    for line in ("near seams", "away from seams", "0.28 km of seams", "Every valid pixel lies in a tile."):
+        assert line in report.table()
+
+    upper = labels_file(tmp_path / "area.geojson", [on_ground(0, 0, 500, 90)], [None])
+    there = evaluate_image(index, image, Imagery(), csv, labels, upper, Labels(), MetricRules()).seams
+    assert there.seam_km == pytest.approx(2 * 90 * down / 1000, rel=1e-3)
+    assert there.interior.counts.false_negatives == 0, "the missed one stands below"
+
+    path = tmp_path / "a.report.json"
+    path.write_text(report.model_dump_json())
+    told = (path, labels, None)
+    page = report_image(index, image, Imagery(), csv, Labels(), {}, [], told)
+    assert "near seams" in page and seams.sentence in page and report.coverage.sentence in page
+
+    older = Evaluation.model_validate(report.model_dump(exclude={"seams", "coverage"}))
+    assert "seams" not in older.table()
+    path.write_text(older.model_dump_json())
+    assert "near seams" not in report_image(index, image, Imagery(), csv, Labels(), {}, [], told)
+
+
+def test_a_missing_tile_shows_as_valid_ground_without_one(image, index):
+    assert check_coverage(index, "nowhere.tif", Imagery()).uncovered_px == 0, "nothing has to be read"
+    lacking = index.model_copy(update={"tiles": index.tiles[1:]})
+    found = check_coverage(lacking, image, Imagery())
+    assert (found.uncovered_px, found.uncovered_share) == (150 * 100, pytest.approx(0.1))
+    nothing = check_coverage(index.model_copy(update={"tiles": []}), image, Imagery())
+    assert (nothing.uncovered_px, nothing.uncovered_share) == (500 * 300, 1.0)
+
+
+def test_tiles_left_out_on_purpose_show_too(tmp_path):
+    pixels = np.full((3, 300, 500), 120, dtype=np.uint8)
+    pixels[:, :, 380:] = 0
+    path = write_image(tmp_path / "a.tif", pixels, nodata=0)
+    strict = small_tiles(path, least=0.5)
+    assert {tile.window.col_off for tile in strict.tiles} == {0, 150}
+    found = check_coverage(strict, path, Imagery())
+    assert (found.uncovered_px, found.uncovered_share) == (30 * 300, pytest.approx(30 / 380))
+    assert check_coverage(small_tiles(path), path, Imagery()).uncovered_px == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("nodata", [0, None])
+def test_tiles_without_a_valid_pixel_leave_nothing_uncovered(tmp_path, monkeypatch, seed, nodata):
+    monkeypatch.setattr(validity, "_MAX_CELLS", 6000)  # cells of 16 px a side, which tiles do not end on
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((3, 600, 900), dtype=np.uint8)
+    for _ in range(3):
+        x, y, w, h = rng.integers(0, 700), rng.integers(0, 450), *rng.integers(5, 200, 2)
+        pixels[:, y : y + h, x : x + w] = 120
+    path = write_image(tmp_path / "a.tif", pixels, nodata=nodata)
+    index = small_tiles(path)
+    assert index.empty_tiles
+    assert check_coverage(index, path, Imagery()).model_dump() == {"uncovered_px": 0, "uncovered_share": 0}
+    # The tile that holds most of what is valid is gone: some of that is in no other.
+    richest = max(index.tiles, key=lambda tile: tile.valid_share)
+    rest = [tile for tile in index.tiles if tile is not richest]
+    lacking = check_coverage(index.model_copy(update={"tiles": rest}), path, Imagery())
+    assert 0 < lacking.uncovered_share <= 1
 
 
 def test_an_area_without_polygons_is_refused(tmp_path, index):

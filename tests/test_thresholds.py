@@ -1,4 +1,4 @@
-"""Thresholds: the best cut on the metric itself, and what it does with ties, ignored items and nothing."""
+"""Thresholds: the best cut on the metric itself, what ties and ignored items do to it, how sure it is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.bootstrap import Estimate, draw_blocks, f1_score
 from pipeline.evaluate import pool, score_image
-from pipeline.thresholds import ThresholdRules, TileSample, choose_thresholds
+from pipeline.evidence import Outcomes, gather, outcomes
+from pipeline.thresholds import (
+    ThresholdRules,
+    TileSample,
+    choose_cut,
+    choose_thresholds,
+    evidence_of,
+    expected_scores,
+)
 
 CATEGORIES = ("foundation", "completed")
 ELSEWHERE = 1000
@@ -91,31 +100,181 @@ def test_missing_polygons_are_failures():
     assert choose_thresholds([sample], CATEGORIES)["foundation"] == pytest.approx(0.7)
 
 
+def scored_at(samples, threshold):
+    """The challenge's metric of what a threshold keeps, pooled over the samples."""
+    scored = []
+    for sample in samples:
+        keep = sample.probabilities.max(axis=1) >= threshold
+        scored.append(
+            score_image(
+                sample.polygons[keep],
+                sample.probabilities[keep],
+                sample.truth_polygons,
+                sample.truth_categories,
+                CATEGORIES,
+            )
+        )
+    return pool(scored).pooled
+
+
 scores = st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8, 0.9])
 detection = st.tuples(st.integers(0, 40), st.integers(0, 1), scores)
 truth = st.tuples(st.integers(0, 40), st.integers(0, 1))
+sample = st.builds(tile, st.lists(detection, max_size=6), st.lists(truth, max_size=4))
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.builds(tile, st.lists(detection, max_size=6), st.lists(truth, max_size=4)), max_size=4))
+@given(st.lists(sample, min_size=1, max_size=4))
 def test_no_other_threshold_scores_better(samples):
     chosen = choose_thresholds(samples, CATEGORIES)
+    others = [scored_at(samples, threshold) for threshold in (0.0, 0.15, 0.25, 0.4, 0.6, 0.85, 1.0)]
+    for name in CATEGORIES:
+        best = max(other.categories[name].f1 for other in others)
+        assert scored_at(samples, chosen[name]).categories[name].f1 == best
+    _, together = outcomes(evidence_of(samples, len(CATEGORIES), ThresholdRules()))
+    cut = choose_cut(together, ThresholdRules())
+    assert cut.f1.value == scored_at(samples, cut.threshold.value).all_f1 == max(o.all_f1 for o in others)
 
-    def f1(index, threshold):
-        scored = []
-        for sample in samples:
-            keep = sample.probabilities.max(axis=1) >= threshold
-            scored.append(
-                score_image(
-                    sample.polygons[keep],
-                    sample.probabilities[keep],
-                    sample.truth_polygons,
-                    sample.truth_categories,
-                    CATEGORIES,
-                )
-            )
-        return pool(scored).pooled.categories[CATEGORIES[index]].f1 if scored else 0.0
 
-    for index, name in enumerate(CATEGORIES):
-        best = max(f1(index, threshold) for threshold in (0.0, 0.15, 0.25, 0.4, 0.6, 0.85, 1.0))
-        assert f1(index, chosen[name]) == best
+@settings(deadline=None, max_examples=50)
+@given(st.lists(sample, min_size=2, max_size=4), scores)
+def test_intervals_are_those_of_tiles_drawn_anew(samples, threshold):
+    rules = ThresholdRules(resamples=20, confidence=0.8)
+    evidence = evidence_of(samples, len(CATEGORIES), rules)
+    occupied = [tile for tile in samples if len(tile.polygons) + len(tile.truth_polygons)]
+    mean_f1, all_f1 = expected_scores(evidence, np.full(2, threshold), rules)
+    at_hand = scored_at(samples, threshold)
+    assert (mean_f1.value, all_f1.value) == (pytest.approx(at_hand.mean_f1), pytest.approx(at_hand.all_f1))
+    if len(occupied) < 2:
+        assert (mean_f1.low, mean_f1.high) == (None, None)
+        return
+    drawn = [
+        scored_at(
+            [one for one, times in zip(occupied, row, strict=True) for _ in range(int(times))], threshold
+        )
+        for row in draw_blocks(len(occupied), rules.resamples)
+    ]
+    for estimate, values in (
+        (mean_f1, [one.mean_f1 for one in drawn]),
+        (all_f1, [one.all_f1 for one in drawn]),
+    ):
+        assert [estimate.low, estimate.high] == pytest.approx(np.quantile(values, [0.1, 0.9]).tolist())
+
+
+def test_one_block_tells_nothing_of_others():
+    cut = choose_cut(judged(tile([(0, 0, 0.9)], [(0, 0)])), ThresholdRules())
+    assert (cut.threshold, cut.f1) == (Estimate(value=0.45), Estimate(value=1))
+    assert cut.f1_elsewhere is None
+    assert (cut.hits, cut.kept, cut.truths) == (1, 1, 1)
+
+
+def test_no_drawings_no_intervals():
+    tiles = [tile([(0, 0, 0.9)], [(0, 0)]), tile([(0, 0, 0.5)], [(0, 0)])]
+    assert choose_cut(judged(*tiles), ThresholdRules(resamples=0)).f1 == Estimate(value=1)
+    assert choose_cut(judged(*tiles), ThresholdRules()).f1 == Estimate(value=1, low=1, high=1)
+
+
+def test_equally_good_thresholds_share_the_vote_of_a_drawing():
+    # Drawn alone, the tile of the 0.9 likes 0.7 and 0.25 alike; every other drawing needs 0.25.
+    tiles = [tile([(0, 0, 0.9)], [(0, 0)]), tile([(0, 0, 0.5)], [(0, 0)])]
+    threshold = choose_cut(judged(*tiles), ThresholdRules()).threshold
+    assert (threshold.value, threshold.low, threshold.high) == pytest.approx((0.25, 0.25, (0.7 + 0.25) / 2))
+
+
+def test_a_score_at_the_threshold_is_kept():
+    cut = choose_cut(judged(tile([(ELSEWHERE, 0, 0.5)], [(0, 0)])), ThresholdRules(default=0.5))
+    assert (cut.hits, cut.kept, cut.truths) == (0, 1, 1)
+
+
+def judged(*samples):
+    return outcomes(evidence_of(samples, len(CATEGORIES), ThresholdRules()))[0][0]
+
+
+def test_blocks_are_squares_of_ground_and_no_two_samples_share_one():
+    def blocks(*samples):
+        evidence = gather(samples, 2, min_iou=0.5, max_ignored_share=0.5, block_px=1024)
+        return evidence.blocks.tolist(), evidence.truth_blocks.tolist(), evidence.block_count
+
+    near = tile([(0, 0, 0.9), (900, 0, 0.9)], [(20, 0)])
+    assert blocks(near) == ([0, 0], [0], 1)
+    assert blocks(tile([(0, 0, 0.9), (1100, 0, 0.9)], [(1150, 0)])) == ([0, 1], [1], 2)
+    assert blocks(near, near) == ([0, 0, 1, 1], [0, 1], 2)
+
+
+def test_a_detection_without_a_centre_lies_somewhere():
+    sample = tile([(0, 0, 0.9), (20, 0, 0.8)], [(0, 0)])
+    sample.polygons[1] = None
+    assert judged(sample).blocks.tolist() == [0, 0]
+
+
+def test_a_truth_of_unknown_condition_counts_only_among_all():
+    by_category, together = outcomes(evidence_of([tile([(0, 0, 0.9)], [(0, -1)])], 2, ThresholdRules()))
+    assert [(mine.hits.tolist(), mine.truths.sum()) for mine in by_category] == [([False], 0), ([], 0)]
+    assert (together.hits.tolist(), together.truths.sum()) == ([True], 1)
+
+
+def settlement(rng, blocks, size=20):
+    """Judged detections of blocks that are unlike each other, some easy and some hard."""
+    ease = rng.beta(2, 1, blocks)
+    block = np.repeat(np.arange(blocks), size)
+    hits = rng.random(len(block)) < ease[block]
+    scores = np.where(hits, rng.beta(4, 2, len(block)), rng.beta(2, 4, len(block)))
+    return Outcomes(scores, hits, block, np.full(blocks, size))
+
+
+def test_intervals_hold_what_other_ground_brings():
+    everywhere = keep(settlement(np.random.default_rng(0), 20_000), 0.4)
+    expected = f1_score(everywhere.hits.sum(), len(everywhere.hits), everywhere.truths.sum())
+    rng, rules = np.random.default_rng(1), ThresholdRules(confidence=0.9)
+    held = {"by blocks": 0, "one by one": 0}
+    for _ in range(200):
+        here = settlement(rng, 12)
+        apart = here._replace(blocks=np.arange(len(here.hits)), truths=np.ones(len(here.hits), dtype=int))
+        for name, side in (("by blocks", here), ("one by one", apart)):
+            f1 = choose_cut(keep(side, 0.4), rules).f1
+            held[name] += f1.low <= expected <= f1.high
+    assert held["by blocks"] > 0.8 * 200
+    assert held["one by one"] < 0.65 * 200
+
+
+def keep(judged, threshold):
+    """What a threshold keeps, with equal scores: no other threshold is left to choose."""
+    kept = judged.scores >= threshold
+    return Outcomes(np.ones(kept.sum()), judged.hits[kept], judged.blocks[kept], judged.truths)
+
+
+def test_a_choice_on_noise_flatters_itself():
+    rng = np.random.default_rng(0)
+    scores, hits = rng.random(40), rng.random(40) < 0.3
+    cut = choose_cut(Outcomes(scores, hits, np.arange(40) // 4, np.full(10, 4)), ThresholdRules())
+    assert cut.f1_elsewhere < cut.f1.value - 0.02
+    assert width(cut.threshold) > 0.1
+
+
+def test_a_choice_on_much_ground_is_sure():
+    many = settlement(np.random.default_rng(0), 2_000)
+    few = settlement(np.random.default_rng(0), 20)
+    wide, narrow = (choose_cut(side, ThresholdRules()) for side in (few, many))
+    assert width(narrow.f1) < width(wide.f1) / 4
+    assert width(narrow.threshold) < width(wide.threshold)
+    assert narrow.f1_elsewhere == pytest.approx(narrow.f1.value, abs=0.002)
+
+
+def width(estimate):
+    return estimate.high - estimate.low
+
+
+def test_many_scores_are_thinned_and_the_chosen_one_kept():
+    many = settlement(np.random.default_rng(0), 500)
+    cut = choose_cut(many, ThresholdRules())
+    assert (cut.hits, cut.kept) == (
+        many.hits[many.scores >= cut.threshold.value].sum(),
+        (many.scores >= cut.threshold.value).sum(),
+    )
+    assert cut.f1.low < cut.f1.value < cut.f1.high
+
+
+@pytest.mark.parametrize("rules", [{"block_px": 0}, {"resamples": -1}, {"confidence": 1.0}])
+def test_rules_that_draw_nothing_are_refused(rules):
+    with pytest.raises(ValueError, match=next(iter(rules))):
+        ThresholdRules(**rules)

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,16 +13,26 @@ import pytest
 import torch
 from painted_tiles import CATEGORIES, item, tiles, write_tile
 
-from models.engine import learning_rate
+from models.dataset import TileDataset, collate_fn
 from models.errors import DatasetError, DeviceError, TrainingError, WeightsError
+from models.learner import Learner, learning_rate
+from models.maskrcnn import build
 from models.predict import Predictor
+from models.pretrained import build_initial
+from models.range_test import run_range_test
 from models.recipe import Recipe
-from models.train import digest_tiles, train
-from models.weights import build_from_weights, read_metadata, read_weights
+from models.tiles import digest_tiles
+from models.train import train
+from models.weights import WeightsMetadata, build_from_weights, read_metadata, read_weights, write_weights
 
-RECIPE = Recipe(
-    network="maskrcnn_small", epochs=3, batch_size=2, warmup_steps=2, learning_rate=1e-3, device="cpu"
-)
+PLAIN = Recipe(
+    network="maskrcnn_small", epochs=3, batch_size=2, warmup_steps=2, learning_rate=1e-3, device="cpu",
+    flips=False, ema_decay=0.5,
+)  # fmt: skip
+RECIPE = replace(
+    PLAIN, flips=True, rotation=5.0, scale_min=0.8, scale_max=1.2, paste=1, saturation=0.2, hue=5.0,
+    blur=1.5, jpeg_quality=60,
+)  # fmt: skip
 
 # Exact arithmetic asks for the same number of threads; several wait for each other on busy machines.
 torch.set_num_threads(1)
@@ -38,7 +49,7 @@ def test_training_learns_and_tells(tmp_path):
     weights = _train(
         tmp_path / "run",
         tiles(tmp_path),
-        replace(RECIPE, epochs=6, flips=False),
+        replace(PLAIN, epochs=6, validate_every=3),
         validation=tiles(tmp_path)[-2:],
         on_progress=lambda share, line: told.append((share, line)),
     )
@@ -48,13 +59,13 @@ def test_training_learns_and_tells(tmp_path):
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
     totals = [sum(record["losses"].values()) for record in history]
     assert totals[-1] < 0.6 * totals[0]
-    assert all(record["validation_losses"].keys() == record["losses"].keys() for record in history)
+    measured = [record["validation_losses"].keys() for record in history]
+    assert measured[2] == measured[5] == history[0]["losses"].keys() and not measured[0]
     assert history[0]["learning_rate"] > history[-1]["learning_rate"] > 0
-    assert all(record["seconds"] > 0 for record in history)
+    assert all(record["seconds"] > 0 and 0 < record["data_wait_share"] < 1 for record in history)
     assert told[0][1].startswith("epoch 1/6, step 1/2, loss ") and told[0][1].endswith(" tiles/s")
-    assert told[-1] == (1.0, "epoch 6/6 done") and [share for share, _ in told] == sorted(
-        share for share, _ in told
-    )
+    assert [share for share, _ in told] == sorted(share for share, _ in told) and told[-1][0] == 1
+    assert told[-1][1].startswith("epoch 6/6 done, ") and told[-1][1].endswith("% of it waiting for tiles")
     metadata = read_metadata(weights)
     assert (metadata.network, metadata.categories, metadata.epoch) == ("maskrcnn_small", CATEGORIES, 6)
     assert metadata.recipe["learning_rate"] == 1e-3 and metadata.data_digest == digest_tiles(tiles(tmp_path))
@@ -65,9 +76,24 @@ def _weights(path):
     return {name: value.numpy().tobytes() for name, value in read_weights(path)[1].items()}
 
 
-def test_killed_training_goes_on_to_the_same_weights(tmp_path):
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The folder of a training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    return _train(folder / "run", tiles(folder)).parent
+
+
+def _same(folder, other):
+    """Whether two trainings came to the same weights by the same losses."""
+    losses = [
+        [record["losses"] for record in json.loads((run / "history.json").read_text(), parse_float=str)]
+        for run in (folder, other)
+    ]
+    return losses[0] == losses[1] and _weights(folder / "weights.h5") == _weights(other / "weights.h5")
+
+
+def test_killed_training_goes_on_to_the_same_weights(tmp_path, unbroken):
     training = tiles(tmp_path)
-    unbroken = _train(tmp_path / "unbroken", training)
     script = f"""
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -90,21 +116,115 @@ def test_killed_training_goes_on_to_the_same_weights(tmp_path):
     lines = []
     _train(broken, training, replace(RECIPE, workers=1), on_progress=lambda _, line: lines.append(line))
     assert lines[0].startswith("epoch 2/3")
-    assert _weights(broken / "weights.h5") == _weights(unbroken)
+    assert _same(broken, unbroken)
 
 
-def test_validation_leaves_no_trace(tmp_path):
+def _stop_at(place):
+    """A listener that sends SIGTERM to this process, and to those that read for it, at a line of progress."""
+
+    def stop(share, line):
+        if line.startswith(place):
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)
+
+    return stop
+
+
+def test_sigterm_stops_after_the_step_and_nothing_is_lost(tmp_path, unbroken):
+    training, before = tiles(tmp_path), signal.getsignal(signal.SIGTERM)
+    for place, workers in (("epoch 1/3, step 1/2", 0), ("epoch 3/3, step 1/2", 1)):
+        recipe = replace(RECIPE, workers=workers)
+        with pytest.raises(TrainingError, match=r"run: asked to stop.*Run the same again"):
+            _train(tmp_path / "run", training, recipe, on_progress=_stop_at(place))
+    assert signal.getsignal(signal.SIGTERM) is before
+    lines = []
+    _train(tmp_path / "run", training, on_progress=lambda _, line: lines.append(line))
+    assert lines[0].startswith("epoch 3/3, step 2/2")
+    assert _same(tmp_path / "run", unbroken)
+
+
+def test_weights_are_averaged_by_the_formula(tmp_path):
+    """Each step keeps the decay's share of the mean, in the first steps (1 + n) / (10 + n) of it."""
+    learner, batch = _learner(tmp_path, ema_decay=0.25)
+    name = "roi_heads.box_predictor.cls_score.bias"
+    mean = None
+    for step in range(1, 5):
+        learner.step([batch], 1, 1e-2)
+        value = learner.model.state_dict()[name].clone()
+        decay = min(0.25, (1 + step) / (10 + step))
+        mean = value if mean is None else decay * mean + (1 - decay) * value
+        assert torch.allclose(learner.kept.state_dict()[name], mean, atol=1e-7)
+    assert learner.kept is not learner.model and not torch.equal(value, mean)
+    assert _learner(tmp_path, ema_decay=0.0)[0].kept.network == "maskrcnn_small"
+
+
+def _learner(folder, **knobs):
+    """A learner, and a batch of one tile."""
+    recipe = replace(RECIPE, **knobs)
+    torch.manual_seed(0)
+    data = TileDataset(tiles(folder), CATEGORIES, recipe)
+    learner = Learner(build("maskrcnn_small", CATEGORIES).train(), recipe, torch.device("cpu"))
+    return learner, collate_fn([data[0]])
+
+
+def test_accumulated_batches_are_one_step_down_their_mean_gradient(tmp_path):
+    learner, one = _learner(tmp_path, optimizer="sgd", gradient_clip=0.0, weight_decay=0.0, ema_decay=0.0)
+    other = collate_fn([TileDataset(tiles(tmp_path), CATEGORIES, RECIPE)[1]])
+    parameters = dict(learner.model.named_parameters())
+    expected = {name: value.detach().clone() for name, value in parameters.items()}
+    for batch in (one, other):
+        learner.model.zero_grad()
+        sum(learner.losses(learner.model, batch).values()).backward()
+        for name, value in parameters.items():
+            expected[name] -= 0.1 * value.grad / 2
+    learner.step([one, other], 2, 0.1)
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in parameters.items())
+
+
+def test_training_ends_early_where_nothing_gets_better(tmp_path):
+    scores = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.1, 0.9])
+    recipe = replace(RECIPE, epochs=7, patience=2, tiles_per_epoch=1)
+    weights = _train(tmp_path / "run", tiles(tmp_path), recipe, validate=lambda _: {"score": next(scores)})
+    history = json.loads((weights.parent / "history.json").read_text())
+    assert len(history) == 4 and read_metadata(weights).epoch == 4
+
+
+def test_hard_negatives_are_searched_for_and_remembered(tmp_path):
+    """A network that takes all ground for buildings finds them where there are none."""
+    model = build("maskrcnn_small", CATEGORIES)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[3] += 9
+    write_weights(tmp_path / "sure.h5", model, WeightsMetadata("maskrcnn_small", {}, CATEGORIES))
+    recipe = replace(PLAIN, epochs=2, tiles_per_epoch=2, mine_every=1, negative_share=0.5)
+    recipe = replace(recipe, initial_weights=str(tmp_path / "sure.h5"), learning_rate=1e-7)
     training = tiles(tmp_path)
-    recipe = replace(RECIPE, epochs=2)
-    alone = _train(tmp_path / "alone", training, recipe)
-    beside = _train(
-        tmp_path / "beside",
-        training,
-        recipe,
-        validation=training[:1],
-        validate=lambda predictor: {"mean_f1": 0.5},
-    )
-    assert _weights(alone) == _weights(beside)
+    with pytest.raises(TrainingError, match="asked to stop"):
+        _train(tmp_path / "run", training, recipe, on_progress=_stop_at("epoch 2/2, step 1"))
+    state = torch.load(tmp_path / "run" / "checkpoint.pth", weights_only=True)
+    assert state["false_positives"][:3] == [0, 0, 0] and state["false_positives"][3] > 0
+    _train(tmp_path / "run", training, recipe)
+    _train(tmp_path / "unbroken", training, recipe)
+    assert _same(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_fitted_anchors_reach_the_weights_file(tmp_path):
+    items = [item(2, 2, 12 + 3 * number, 12 + 3 * number) for number in range(14)]
+    training = [write_tile(tmp_path, f"r0000_c{number:04d}", [entry]) for number, entry in enumerate(items)]
+    recipe = replace(RECIPE, epochs=1, tiles_per_epoch=1, anchors="fitted")
+    weights = _train(tmp_path / "run", training, recipe)
+    sizes = build_from_weights(weights).rpn.anchor_generator.sizes
+    flat = [size for level in sizes for size in level]
+    assert [len(level) for level in sizes] == [2, 2, 2] and flat == sorted(flat)
+    assert flat[0] >= 10 and flat[-1] <= 49
+    # What learns on from these weights keeps the anchors they were made for.
+    again = build_initial(Recipe(network="maskrcnn_small", initial_weights=str(weights)), CATEGORIES)
+    assert again.rpn.anchor_generator.sizes == sizes
+
+
+def test_validation_leaves_no_trace(tmp_path, unbroken):
+    training = tiles(tmp_path)
+    _train(tmp_path / "run", training, validation=training[:1], validate=lambda _: {"mean_f1": 0.5})
+    assert _same(tmp_path / "run", unbroken)
 
 
 def test_best_epoch_is_kept(tmp_path):
@@ -117,7 +237,8 @@ def test_best_epoch_is_kept(tmp_path):
         seen.append({name: value.clone() for name, value in predictor._model.state_dict().items()})
         return {"score": next(scores), "mean_f1": 0.1}
 
-    weights = _train(tmp_path / "run", tiles(tmp_path), validate=validate)
+    recipe = replace(RECIPE, tiles_per_epoch=2)
+    weights = _train(tmp_path / "run", tiles(tmp_path), recipe, validate=validate)
     metadata, state = read_weights(weights)
     assert metadata.epoch == 2 and metadata.metrics == {"score": 0.9, "mean_f1": 0.1}
     assert all(torch.equal(value, seen[1][name]) for name, value in state.items())
@@ -168,7 +289,7 @@ def test_what_cannot_begin_is_said(tmp_path):
         _train(tmp_path / "run", tiles(tmp_path), replace(RECIPE, initial_weights="none.pth"))
     lost = tiles(tmp_path)
     lost[0].items.unlink()
-    with pytest.raises(DatasetError, match=r"r0000_c0000.json: no such file"):
+    with pytest.raises(DatasetError, match=r"r0000_c0000.json: no such item file"):
         _train(tmp_path / "run", lost)
 
 
@@ -182,7 +303,11 @@ def test_callers_random_state_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"optimizer": "sgd"}, {"precision": "bfloat16"}, {"channels_last": False, "gradient_clip": 0.0}],
+    [
+        {"optimizer": "sgd", "accumulate": 2},
+        {"precision": "bfloat16"},
+        {"channels_last": False, "gradient_clip": 0.0, "ema_decay": 0.0},
+    ],
     ids=lambda knobs: next(iter(knobs)),
 )
 def test_other_ways_to_train(tmp_path, knobs):
@@ -208,6 +333,12 @@ def test_learning_rate_rises_and_falls():
         {"network": "unet"},
         {"min_visible_share": 1.5},
         {"batch_size": 2.5},
+        {"accumulate": 0},
+        {"ema_decay": 1.0},
+        {"scale_min": 1.5},
+        {"jpeg_quality": 0},
+        {"rotation": 90.0},
+        {"frozen_norms": "some"},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -216,11 +347,22 @@ def test_recipe_refuses_what_makes_no_sense(wrong):
         Recipe(**wrong)
 
 
+def test_range_test_finds_where_learning_falls_apart(tmp_path):
+    recipe = replace(PLAIN, optimizer="sgd", gradient_clip=0.0, batch_size=1)
+    found = run_range_test(tiles(tmp_path)[:1], CATEGORIES, recipe, steps=8, least=1e-3, most=1e4)
+    assert len(found.rates) == len(found.losses) < 8 and np.isfinite(found.losses).all()
+    assert (np.diff(found.rates) > 0).all() and 1e-4 <= found.suggestion < 1
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_training_on_a_gpu(tmp_path, precision):
+@pytest.mark.parametrize(
+    "knobs",
+    [{"precision": "float32"}, {"precision": "bfloat16"}, {"precision": "float16"}, {"compile": True}],
+    ids=str,
+)
+def test_training_on_a_gpu(tmp_path, knobs):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    recipe = replace(RECIPE, device="cuda", precision=precision, epochs=2)
+    recipe = replace(RECIPE, device="cuda", epochs=2, **knobs)
     state = read_weights(_train(tmp_path / "run", tiles(tmp_path), recipe, validation=tiles(tmp_path)))[1]
     assert all(value.isfinite().all() for value in state.values())

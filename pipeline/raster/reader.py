@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import rasterio.windows
+import shapely
 from scipy import ndimage
 
 from pipeline.errors import RasterError
 from pipeline.raster.source import Imagery, naming, opened
-from pipeline.raster.validity import blank, cell_side, chunks, is_tagged, solid
+from pipeline.raster.validity import blank, cell_side, chunks, is_tagged, outline, solid
 from pipeline.schema import Grid, Window
 
 
@@ -57,16 +58,23 @@ class Raster:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def read(self, window: Window | Sequence[int]) -> np.ndarray:
-        """The window's pixels, uint8[height, width, 3] of red, green, blue.
+    @property
+    def overviews(self) -> list[int]:
+        """Image pixels per overview pixel and axis, of each overview of the file, rising."""
+        return sorted(self._src.overviews(self.grid.bands[0]))
+
+    def read(self, window: Window | Sequence[int], factor: int = 1) -> np.ndarray:
+        """The window's pixels, uint8[ceil(height / factor), ceil(width / factor), 3] of red, green, blue.
 
         Args:
             window: col_off, row_off, width, height in image pixels, inside the image.
+            factor: image pixels per pixel returned and axis; read from the overview of that factor
+                where the file has it. The window's offsets are multiples of it.
 
         Raises:
             RasterError: the window reaches beyond the image, or its blocks are damaged.
         """
-        return self._rgb(self._pixels(Window(*window)))
+        return self._rgb(self._pixels(Window(*window), _shape(Window(*window), factor)))
 
     def shrunk(self, max_side: int) -> np.ndarray:
         """The whole image shrunk to at most `max_side` pixels a side, uint8[h, w, 3].
@@ -91,27 +99,50 @@ class Raster:
             pixels = np.rint(np.nan_to_num(scaled, nan=0)).astype(np.uint8)
         return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
-    def valid(self, window: Window | Sequence[int]) -> np.ndarray:
-        """Which of the window's pixels are valid, bool[height, width]: see `pipeline.raster.validity`.
+    def valid(self, window: Window | Sequence[int], factor: int = 1) -> np.ndarray:
+        """Which pixels of `read(window, factor)` are valid, bool[h, w]: see `pipeline.raster.validity`.
 
         Args:
             window: col_off, row_off, width, height in image pixels, inside the image.
+            factor: as `read`.
 
         Raises:
             RasterError: as `read`.
         """
-        col_off, row_off, width, height = Window(*window)
-        valid, blanks = self._look(Window(*window))
+        col_off, row_off, width, height = window = Window(*window)
+        valid, blanks = self._look(window, _shape(window, factor))
         if not blanks.any():
             return valid
         # A square that covers a pixel of the window reaches less than its side beyond it.
-        side = self._collar_side(1)
-        left, top = max(0, col_off - side), max(0, row_off - side)
-        right = min(self.grid.width, col_off + width + side)
-        bottom = min(self.grid.height, row_off + height + side)
-        _, blanks = self._look(Window(left, top, right - left, bottom - top))
-        collar = solid(blanks, side)[row_off - top :, col_off - left :]
-        return valid & ~collar[:height, :width]
+        side = self._collar_side(factor)
+        reach = side * factor
+        left, top = max(0, col_off - reach), max(0, row_off - reach)
+        right = min(self.grid.width, col_off + width + reach)
+        bottom = min(self.grid.height, row_off + height + reach)
+        around = Window(left, top, right - left, bottom - top)
+        _, blanks = self._look(around, _shape(around, factor))
+        collar = solid(blanks, side)[(row_off - top) // factor :, (col_off - left) // factor :]
+        return valid & ~collar[: valid.shape[0], : valid.shape[1]]
+
+    def ground(self, window: Window | Sequence[int], factor: int = 1) -> shapely.MultiPolygon | None:
+        """The window's valid pixels as polygons with straight edges, None where all are valid.
+
+        Looked up in the blocks that `read` has just decoded, as long as GDAL's cache holds them; only
+        where a collar may be, their neighbours are read as well.
+
+        Args:
+            window: col_off, row_off, width, height in image pixels, inside the image.
+            factor: as `read`.
+
+        Returns:
+            In image pixels from the window's corner; see `pipeline.raster.validity.outline`.
+
+        Raises:
+            RasterError: as `read`.
+        """
+        _, _, width, height = window = Window(*window)
+        valid = self.valid(window, factor)
+        return None if valid.all() else outline(valid, width, height)
 
     def valid_shares(
         self, windows: Sequence[Window] | np.ndarray, on_progress: Callable[[float], None] | None = None
@@ -140,8 +171,8 @@ class Raster:
             [valid[y0:y1, x0:x1].mean() for (x0, y0), (x1, y1) in zip(starts, stops, strict=True)]
         )
 
-    def _pixels(self, window: Window, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Source values [3, h, w], sampled to `shape` where given."""
+    def _pixels(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
+        """Source values [3, h, w], sampled to `shape`."""
         col_off, row_off, width, height = window
         inside = 0 <= col_off < col_off + width <= self.grid.width
         if not (inside and 0 <= row_off < row_off + height <= self.grid.height):
@@ -151,12 +182,11 @@ class Raster:
             return self._src.read(
                 self.grid.bands,
                 window=rasterio.windows.Window(*window),
-                out_shape=(3, *(shape or (height, width))),
+                out_shape=(3, *shape),
             )
 
-    def _look(self, window: Window, shape: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _look(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """What the file itself calls valid, and what may be a collar, bool[h, w] each."""
-        shape = shape or (window.height, window.width)
         valid, blanks = np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool)
         if self._tagged:
             with naming(self.path, window):
@@ -190,3 +220,8 @@ class Raster:
     def _collar_side(self, cell: int) -> int:
         """`collar_size` in cells of `cell` pixels: odd, so that a square has a centre."""
         return max(3, 2 * round(self.imagery.collar_size / min(self.grid.ground_m_per_px) / cell / 2) + 1)
+
+
+def _shape(window: Window, factor: int) -> tuple[int, int]:
+    """Rows and columns of a window read at one pixel for `factor` image pixels and axis."""
+    return -(-window.height // factor), -(-window.width // factor)

@@ -17,12 +17,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import rasterio
+import shapely
+from affine import Affine
+from rasterio import features
 from rasterio.enums import MaskFlags
 from scipy import ndimage
+from shapely.geometry import shape
 
+from pipeline.polygons import polygonal
 from pipeline.schema import Window
 
 _MAX_CELLS = 2**23
+SPECK_PX = 64
+"""Pixels below which an area is too small to bound valid ground: 8 by 8."""
 
 
 def is_tagged(src: rasterio.DatasetReader) -> bool:
@@ -72,6 +79,30 @@ def solid(blanks: np.ndarray, side: int) -> np.ndarray:
         opening = ndimage.maximum_filter1d(opening, side, axis=axis, mode="constant", cval=0)
     height, width = blanks.shape
     return opening[margin : margin + height, margin : margin + width].view(bool)
+
+
+def outline(valid: np.ndarray, width: int, height: int) -> shapely.MultiPolygon:
+    """The valid pixels as polygons whose edges run straight where pixels make stairs.
+
+    A building cut along them keeps straight walls, and specks, such as single pixels in a shadow that
+    happen to hold the nodata value, cut nothing.
+
+    Args:
+        valid: bool[h, w].
+        width: what the w columns stand for, in the unit of the result.
+        height: what the h rows stand for.
+
+    Returns:
+        From 0, 0 to `width`, `height`; at most two pixels off the pixels' own edges, areas of fewer
+        than `SPECK_PX` pixels given to what surrounds them. Empty where nothing is valid.
+    """
+    pixel = Affine.scale(width / valid.shape[1], height / valid.shape[0])
+    parts = features.sieve(valid.astype(np.uint8), min(SPECK_PX, valid.size))
+    found = [shape(geometry) for geometry, _ in features.shapes(parts, mask=parts > 0, transform=pixel)]
+    ground = shapely.simplify(shapely.MultiPolygon(found), 2 * max(pixel.a, pixel.e))
+    # Stairs that met in a corner may cross when they are straightened.
+    (ground,) = polygonal(np.array([shapely.make_valid(ground)], dtype=object))
+    return shapely.MultiPolygon(shapely.get_parts(ground).tolist())
 
 
 def cell_side(width: int, height: int) -> int:

@@ -14,59 +14,67 @@ import numpy as np
 import shapely
 
 from pipeline.polygons import polygonal
+from pipeline.seams.areas import areas_inside
 from pipeline.seams.records import MergeRules, Records
+from pipeline.seams.strips import Strips, common_strips, seen_across
 
+MOST = 0.5
+"""Share of a detection above which a counterpart has most of it: no two apart from each other can."""
 _BATCH = 20_000  # pairs whose intersections are in memory at once
 _TOUCH_PX = 0.01  # rounding by which a polygon may leave its window
 
 
 @dataclass(frozen=True, eq=False)
 class Links(Records):
-    """Pairs of detections that may be one building; `first` < `second` (int64), `agreement` (float64)."""
+    """Pairs of detections that have something in common in their strip; `first` < `second` (int64).
+
+    Attributes:
+        agreement: float64[p], |A∩B| / |A∪B|.
+        first_share: float64[p], |A∩B| / |A|; 0 where the windows hardly overlap.
+        second_share: float64[p], |A∩B| / |B|; likewise.
+    """
 
     first: np.ndarray
     second: np.ndarray
     agreement: np.ndarray
+    first_share: np.ndarray
+    second_share: np.ndarray
 
     def __len__(self) -> int:
         return len(self.first)
 
+    def numbered(self, first: np.ndarray, second: np.ndarray) -> Links:
+        """The same links between detections of other numbers."""
+        return Links(first, second, self.agreement, self.first_share, self.second_share)
+
+    def between(self, rows: np.ndarray) -> Links:
+        """The links between the detections of `rows` (bool[n]), numbered among those, in lexical order."""
+        number = np.cumsum(rows) - 1
+        inside = self.take(rows[self.first] & rows[self.second])
+        inside = inside.take(np.lexsort((inside.second, inside.first)))
+        return inside.numbered(number[inside.first], number[inside.second])
+
 
 def no_links() -> Links:
     """Links without a pair."""
-    return Links(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    return Links(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0))
 
 
-def image_frame(edges: np.ndarray) -> np.ndarray:
-    """The bounds (x1, y1, x2, y2) of all windows, whose edges hide nothing.
-
-    Args:
-        edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels.
-    """
-    return np.r_[edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)] if len(edges) else np.zeros(4)
-
-
-def trusted_bounds(edges: np.ndarray, margin_px: float) -> np.ndarray:
-    """float64[t, 4]: the windows without `margin_px` along their edges, but for the image's own edge."""
-    frame = image_frame(edges)
-    inner = np.hstack([edges[:, :2] > frame[:2], edges[:, 2:] < frame[2:]])
-    return edges + inner * margin_px * np.array([1, 1, -1, -1])
-
-
-def overlapping(bounds: np.ndarray, start: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def overlapping(polygons: np.ndarray, start: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows i < j >= start whose bounds, widened by `reach`, overlap, in lexical order.
 
     Args:
-        bounds: float64[n, 4], x1, y1, x2, y2.
+        polygons: object[n].
         start: only pairs with at least one row from here on are returned.
         reach: distance by which one of the two is widened.
     """
-    boxes = shapely.box(*bounds.T)
-    wide = bounds[start:] + np.array([-reach, -reach, reach, reach])
-    fresh, other = shapely.STRtree(boxes).query(shapely.box(*wide.T) if reach else boxes[start:])
-    fresh += start
-    once = (other < start) | (other < fresh)
-    first, second = np.minimum(fresh, other)[once], np.maximum(fresh, other)[once]
+    fresh = polygons[start:]
+    if reach:
+        fresh = shapely.box(*(shapely.bounds(fresh) + np.array([-reach, -reach, reach, reach])).T)
+    one, other = shapely.STRtree(polygons).query(fresh)
+    one += start
+    once = (other < start) | (other < one)
+    first, second = np.minimum(one, other)[once], np.maximum(one, other)[once]
     order = np.lexsort((second, first))
     return first[order], second[order]
 
@@ -79,7 +87,7 @@ def find_links(
     start: int,
     rules: MergeRules,
 ) -> Links:
-    """All pairs of detections of different tiles that agree enough, with enough support.
+    """All pairs of detections of different tiles that agree, or of which one holds most of the other.
 
     Args:
         polygons: object[n], image pixels, in canonical order.
@@ -91,57 +99,29 @@ def find_links(
     """
     if start >= len(polygons):
         return no_links()
-    first, second = overlapping(bounds, start, rules.gap_px)
+    first, second = overlapping(polygons, start, rules.gap_px)
     apart = tiles[first] != tiles[second]
     first, second = first[apart], second[apart]
-    low, high, seam = _strips(edges, tiles[first], tiles[second], rules)
-    seen = (high - low).min(axis=1) > 0
-    first, second, low, high, seam = first[seen], second[seen], low[seen], high[seen], seam[seen]
-
-    inside = _within(bounds, edges[tiles])
-    plausible = np.where(
-        seam >= 0,
-        inside[first] & inside[second],
-        _shared_area(bounds[first], bounds[second], low, high) >= rules.min_support_px2,
+    strips = common_strips(edges, tiles[first], tiles[second], rules)
+    low = np.maximum(bounds[first, :2], bounds[second, :2])
+    high = np.minimum(bounds[first, 2:], bounds[second, 2:])
+    plausible = _common_area(low, high, strips) >= rules.min_support_px2
+    thin = np.flatnonzero(strips.seam >= 0)
+    within = _within(bounds, edges[tiles])
+    plausible[thin] = within[first[thin]] & within[second[thin]]
+    plausible[thin] &= (strips.high[thin] > strips.low[thin]).all(axis=1)
+    plausible[thin] &= ~seen_across(edges, strips.take(thin), low[thin], high[thin], rules)
+    first, second, strips = first[plausible], second[plausible], strips.take(plausible)
+    links = _compare(polygons, first, second, strips, rules)
+    shared = (links.agreement >= rules.min_agreement) | (
+        np.maximum(links.first_share, links.second_share) > MOST
     )
-    first, second, low, high, seam = (a[plausible] for a in (first, second, low, high, seam))
-    agreement = np.zeros(len(first))
-    for begin in range(0, len(first), _BATCH):
-        part = slice(begin, begin + _BATCH)
-        agreement[part] = _agreement(
-            polygons, bounds, first[part], second[part], low[part], high[part], seam[part], rules
-        )
-    strong = agreement >= rules.min_agreement
-    return Links(first[strong], second[strong], agreement[strong])
+    return links.take(shared)
 
 
-def _strips(edges, one, other, rules: MergeRules) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The compared rectangle of each pair of windows as (low corner, high corner, seam).
-
-    `seam` is -1 for a strip; where the windows overlap by less than two margins it is the axis
-    across the seam (0 = x), and the rectangle is a band around it. Empty where nothing is shared.
-    """
-    whole_low, whole_high = _common(edges, one, other)
-    thin = whole_high - whole_low <= 2 * rules.margin_px
-    seam = np.where(thin.any(axis=1), np.argmax(thin, axis=1), -1)
-    low, high = _common(trusted_bounds(edges, rules.margin_px), one, other)
-    band, across = (seam >= 0)[:, None], np.arange(2) == seam[:, None]
-    low = np.where(band, whole_low - rules.gap_px * across, low)
-    high = np.where(band, whole_high + rules.gap_px * across, high)
-    nothing = thin.all(axis=1) | (whole_high < whole_low).any(axis=1)  # a corner at most
-    high[nothing] = low[nothing]
-    return low, high, seam
-
-
-def _common(bounds: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high corners of what two rows of bounds share; high < low where that is nothing."""
-    return np.maximum(bounds[one, :2], bounds[other, :2]), np.minimum(bounds[one, 2:], bounds[other, 2:])
-
-
-def _shared_area(one: np.ndarray, other: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Area that the two bounds have in common inside the strip: an upper bound of the support."""
-    corner = np.maximum(np.maximum(one[:, :2], other[:, :2]), low)
-    size = np.minimum(np.minimum(one[:, 2:], other[:, 2:]), high) - corner
+def _common_area(low: np.ndarray, high: np.ndarray, strips: Strips) -> np.ndarray:
+    """Area of rectangles inside their strips: of what two bounds have in common, all possible support."""
+    size = np.minimum(high, strips.high) - np.maximum(low, strips.low)
     return np.prod(np.clip(size, 0, None), axis=1)
 
 
@@ -151,42 +131,71 @@ def _within(bounds: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return beyond.max(axis=1) <= _TOUCH_PX
 
 
-def _agreement(polygons, bounds, first, second, low, high, seam, rules: MergeRules) -> np.ndarray:
-    """The agreement |A∩B| / |A∪B| of each pair inside its strip; 0 without enough support."""
-    one = _inside(polygons[first], bounds[first], low, high)
-    other = _inside(polygons[second], bounds[second], low, high)
-    thin = np.flatnonzero(seam >= 0)
-    nearness = np.ones(len(one))
-    nearness[thin] = 1 - np.minimum(_distance_across(one[thin], other[thin], seam[thin]) / rules.gap_px, 1)
-    one[thin] = _shadows(one[thin], low[thin], high[thin], seam[thin])
-    other[thin] = _shadows(other[thin], low[thin], high[thin], seam[thin])
-    shared = shapely.area(shapely.intersection(one, other))
-    united = _touched_area(one, other) + _touched_area(other, one) - shared
-    agreement = nearness * shared / np.where(united > 0, united, 1)
-    return np.where(shared >= rules.min_support_px2, agreement, 0.0)
+def _compare(
+    polygons: np.ndarray, first: np.ndarray, second: np.ndarray, strips: Strips, rules: MergeRules
+) -> Links:
+    """A link for every pair; nothing in it where there is not enough support."""
+    links = Links(first, second, *np.zeros((3, len(first))))
+    wide = np.flatnonzero(strips.seam < 0)
+    one, other, shared, torn = areas_inside(
+        polygons, first[wide], second[wide], strips.low[wide], strips.high[wide]
+    )
+    enough = shared >= rules.min_support_px2
+    links.first_share[wide] = _share(shared, one, enough)
+    links.second_share[wide] = _share(shared, other, enough)
+    torn = np.flatnonzero(torn & enough)
+    rows = wide[torn]
+    one[torn], other[torn] = _touched_areas(polygons[first[rows]], polygons[second[rows]], strips.take(rows))
+    links.agreement[wide] = _share(shared, one + other - shared, enough)
+    thin = np.flatnonzero(strips.seam >= 0)
+    links.agreement[thin] = _agreement_across(
+        polygons[first[thin]], polygons[second[thin]], strips.take(thin), rules
+    )
+    return links
 
 
-def _inside(polygons: np.ndarray, bounds: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The parts of the polygons inside their rectangles; those wholly inside as they are."""
-    parts = polygons.copy()
-    out = np.flatnonzero((bounds[:, :2] < low).any(axis=1) | (bounds[:, 2:] > high).any(axis=1))
-    parts[out] = polygonal(shapely.intersection(polygons[out], shapely.box(*low[out].T, *high[out].T)))
-    return parts
+def _share(part: np.ndarray, whole: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    return np.where(enough, part / np.where(whole > 0, whole, 1), 0)
 
 
-def _touched_area(geometries: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area of those connected parts of each geometry that its counterpart touches.
+def _touched_areas(one: np.ndarray, other: np.ndarray, strips: Strips) -> np.ndarray:
+    """Area inside the strip of those connected parts of each polygon that its counterpart touches.
 
     A courtyard house cut by a tile's edge is two arms there, and each arm's counterpart beyond the
     edge is a detection of its own: each must be compared with its own arm.
     """
-    area = shapely.area(geometries)
-    several = np.flatnonzero(shapely.get_num_geometries(geometries) > 1)
-    if len(several):
-        parts, owner = shapely.get_parts(geometries[several], return_index=True)
-        touched = shapely.intersects(parts, others[several][owner])
-        area[several] = np.bincount(owner, shapely.area(parts) * touched, minlength=len(several))
+    area = np.zeros((2, len(one)))
+    for begin in range(0, len(one), _BATCH):
+        batch = slice(begin, begin + _BATCH)
+        sides = [_clipped(side[batch], strips.take(batch)) for side in (one, other)]
+        area[:, batch] = _touched(*sides), _touched(*sides[::-1])
     return area
+
+
+def _touched(geometries: np.ndarray, others: np.ndarray) -> np.ndarray:
+    parts, owner = shapely.get_parts(geometries, return_index=True)
+    touched = shapely.area(parts) * shapely.intersects(parts, others[owner])
+    return np.bincount(owner, touched, minlength=len(geometries))
+
+
+def _clipped(polygons: np.ndarray, strips: Strips) -> np.ndarray:
+    """The parts of the polygons inside their rectangles."""
+    return polygonal(shapely.intersection(polygons, shapely.box(*strips.low.T, *strips.high.T)))
+
+
+def _agreement_across(one: np.ndarray, other: np.ndarray, strips: Strips, rules: MergeRules) -> np.ndarray:
+    """The agreement of pieces on either side of a seam: that of their shadows, less the further apart."""
+    agreement = np.zeros(len(one))
+    for begin in range(0, len(one), _BATCH):
+        batch = slice(begin, begin + _BATCH)
+        strip = strips.take(batch)
+        here, there = (_clipped(side[batch], strip) for side in (one, other))
+        nearness = 1 - np.minimum(_distance_across(here, there, strip.seam) / rules.gap_px, 1)
+        shadows = [_shadows(side, strip) for side in (here, there)]
+        shared = shapely.area(shapely.intersection(*shadows))
+        united = _touched(*shadows) + _touched(*shadows[::-1]) - shared
+        agreement[batch] = nearness * _share(shared, united, shared >= rules.min_support_px2)
+    return agreement
 
 
 def _distance_across(one: np.ndarray, other: np.ndarray, seam: np.ndarray) -> np.ndarray:
@@ -196,19 +205,17 @@ def _distance_across(one: np.ndarray, other: np.ndarray, seam: np.ndarray) -> np
     return np.nan_to_num(np.clip(gap[np.arange(len(seam)), seam], 0, None))
 
 
-def _shadows(parts: np.ndarray, low: np.ndarray, high: np.ndarray, seam: np.ndarray) -> np.ndarray:
+def _shadows(parts: np.ndarray, strips: Strips) -> np.ndarray:
     """Each connected part widened to the whole band across its seam, its extent along it kept."""
-    if not len(parts):
-        return parts
     pieces, owner = shapely.get_parts(parts, return_index=True)
-    bounds = shapely.bounds(pieces)
-    across = np.arange(2) == seam[owner, None]
-    corner = np.where(across, low[owner], bounds[:, :2])
-    opposite = np.where(across, high[owner], bounds[:, 2:])
-    boxes = shapely.box(*corner.T, *opposite.T)
+    bounds = shapely.bounds(pieces).reshape(-1, 4)
+    across = np.arange(2) == strips.seam[owner, None]
+    corner = np.where(across, strips.low[owner], bounds[:, :2])
+    opposite = np.where(across, strips.high[owner], bounds[:, 2:])
     shadows = np.full(len(parts), shapely.Polygon(), dtype=object)
     solid = shapely.area(pieces) > 0
     if solid.any():
+        boxes = shapely.box(*corner[solid].T, *opposite[solid].T)
         held, index = np.unique(owner[solid], return_inverse=True)
-        shadows[held] = shapely.union_all(shapely.multipolygons(boxes[solid], indices=index)[:, None], axis=1)
+        shadows[held] = shapely.union_all(shapely.multipolygons(boxes, indices=index)[:, None], axis=1)
     return shadows

@@ -8,14 +8,19 @@ its tile at a place that another tile sees well, is dropped before it can cut an
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import shapely
 
-from pipeline.polygons import largest_parts
-from pipeline.seams.agreement import overlapping, trusted_bounds
+from pipeline.polygons import cut_away, largest_parts
+from pipeline.seams.agreement import overlapping
+from pipeline.seams.areas import areas_inside
 from pipeline.seams.records import FRAGMENT, STATUSES, STITCHED, Buildings, MergeRules, no_buildings
+from pipeline.seams.strips import inner_sides, trusted_bounds
 
-_BATCH = 20_000  # pairs whose intersections are in memory at once
+FACTOR = float(os.environ.get("FACTOR", ".5"))
+
 _OPEN, _STANDING, _GONE = range(3)
 
 
@@ -31,6 +36,7 @@ class CleanUp:
 
     def __init__(self, edges: np.ndarray, rules: MergeRules):
         self._rules = rules
+        self._edges, self._inner = edges, inner_sides(edges)
         self._trusted = trusted_bounds(edges, rules.sliver_px)
         self._tree = shapely.STRtree(shapely.box(*self._trusted.T))
         self._held = no_buildings()
@@ -53,19 +59,26 @@ class CleanUp:
         self._settle(horizon)
         return self._send(horizon)
 
-    def _slivers(self, polygons: np.ndarray, tiles: np.ndarray, statuses: np.ndarray) -> np.ndarray:
-        """bool[n]: cut pieces outside what their own tile is trusted with, inside what another one is."""
+    def _glimpses(self, polygons: np.ndarray, tiles: np.ndarray, statuses: np.ndarray) -> np.ndarray:
+        """bool[n]: cut pieces of which another tile must have seen more, in places that it sees well."""
         bounds, own = shapely.bounds(polygons).reshape(-1, 4), self._trusted[tiles]
+        size = bounds[:, 2:] - bounds[:, :2]
         untrusted = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
+        windows = self._edges[tiles]
+        before = np.hstack([bounds[:, :2] - windows[:, :2], windows[:, 2:] - bounds[:, 2:]])
+        cell = np.hstack([size, size]) / 56
+        cutat = (before <= self._rules.edge_px + cell) & self._inner[tiles]
+        shallow = size < size[:, ::-1] * FACTOR
+        half = (cutat & np.hstack([shallow, shallow])).any(axis=1) & (before.min(axis=1) >= -1)
         cut = (statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED])
-        rows = np.flatnonzero(untrusted & cut)
+        rows = np.flatnonzero((untrusted * (os.environ.get("SLIV", "1") == "1") | half) & cut)
         seen, _ = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
         slivers = np.zeros(len(tiles), bool)
         slivers[rows[seen]] = True
         return slivers
 
     def _add(self, buildings: Buildings) -> None:
-        buildings = buildings.take(~self._slivers(buildings.polygons, buildings.tiles, buildings.statuses))
+        buildings = buildings.take(~self._glimpses(buildings.polygons, buildings.tiles, buildings.statuses))
         start = len(self._state)
         self._held = Buildings.concatenate([self._held, buildings])
         self._bounds = np.concatenate([self._bounds, shapely.bounds(buildings.polygons).reshape(-1, 4)])
@@ -77,22 +90,17 @@ class CleanUp:
 
     def _overlaps(self, start: int) -> np.ndarray:
         """Pairs (weaker, stronger) that overlap, at least one of each from row `start` on."""
-        first, second = overlapping(self._bounds, start, 0.0)
+        first, second = overlapping(self._held.polygons, start, 0.0)
         one, other = self._bounds[first], self._bounds[second]
-        size = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+        low, high = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
         least = self._rules.min_overlap_px2
-        possible = np.prod(np.clip(size, 0, None), axis=1) >= least
-        first, second = first[possible], second[possible]
+        possible = np.prod(np.clip(high - low, 0, None), axis=1) >= least
+        first, second, low, high = first[possible], second[possible], low[possible], high[possible]
+        shared = areas_inside(self._held.polygons, first, second, low, high).shared >= least
+        first, second = first[shared], second[shared]
         rank = self._rank()
         swap = rank[first] < rank[second]
-        weaker, stronger = np.where(swap, second, first), np.where(swap, first, second)
-        polygons = self._held.polygons
-        found = np.zeros(len(weaker), bool)
-        for begin in range(0, len(weaker), _BATCH):
-            part = slice(begin, begin + _BATCH)
-            shared = shapely.intersection(polygons[stronger[part]], polygons[weaker[part]])
-            found[part] = shapely.area(shared) >= least
-        return np.column_stack([weaker[found], stronger[found]])
+        return np.column_stack([np.where(swap, second, first), np.where(swap, first, second)])
 
     def _rank(self) -> np.ndarray:
         """Each building's place from the strongest to the weakest, by what it is and not by when it came."""
@@ -130,15 +138,10 @@ class CleanUp:
             return
         weaker, stronger = pairs.T
         touched, row = np.unique(weaker, return_inverse=True)
-        rest = self._held.polygons[touched]
-        turn = np.arange(len(row)) - np.searchsorted(row, row)
-        for step in range(turn.max() + 1):
-            now = turn == step
-            rest[row[now]] = shapely.difference(rest[row[now]], self._held.polygons[stronger[now]])
-        rest = largest_parts(rest)
+        rest = largest_parts(cut_away(self._held.polygons[touched], row, self._held.polygons[stronger]))
         left = np.nan_to_num(shapely.area(rest)) / shapely.area(self._held.polygons[touched])
         gone = (left <= 1 - self._rules.clean_up_ios) | ~shapely.is_valid(rest)
-        gone |= self._slivers(rest, self._held.tiles[touched], self._held.statuses[touched])
+        gone |= self._glimpses(rest, self._held.tiles[touched], self._held.statuses[touched])
         self._state[touched[gone]] = _GONE
         self._cut[touched[~gone]] = rest[~gone]
 

@@ -1,8 +1,9 @@
 """One polygon, one probability vector and one status for each group of detections.
 
 - A group of one is returned as it is.
-- Where a tile sees the whole group, its detection stands for the building; of several such tiles
-  the most confident, then the one in whose window the building lies deepest.
+- Where a tile sees the whole group, its detection stands for the building; of several such tiles the
+  one that the others agree with most, of two the more confident, then the one in whose window
+  the building lies deepest.
 - Where none does, the building is put together: every point belongs to the tile, among the group's
   tiles that see it, whose centre is nearest (by column, then by row), and that tile's detection decides.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from pipeline.polygons import fill_holes, largest_parts
-from pipeline.seams.agreement import Links, image_frame
+from pipeline.polygons import cut_away, fill_holes, largest_parts, polygonal
+from pipeline.seams.agreement import Links
+from pipeline.seams.joining import pairs_within
 from pipeline.seams.records import (
     DUPLICATE,
     FRAGMENT,
@@ -24,70 +26,67 @@ from pipeline.seams.records import (
     Detections,
     MergeRules,
 )
+from pipeline.seams.strips import clearance, inner_sides
 
 _PRECISION_PX = 2.0**-10  # grid on which pieces are united, so that their common edges meet
 
 
 def fuse(
-    detections: Detections,
-    bounds: np.ndarray,
-    groups: np.ndarray,
-    links: Links,
-    edges: np.ndarray,
-    rules: MergeRules,
+    detections: Detections, groups: np.ndarray, links: Links, edges: np.ndarray, rules: MergeRules
 ) -> Buildings:
     """One building per group.
 
     Args:
         detections: in canonical order.
-        bounds: float64[n, 4], the polygons' bounds.
         groups: int64[n], equal numbers are one building.
         links: pairs that agree, between these detections.
         edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels.
         rules: the knobs.
     """
-    _, groups = np.unique(groups, return_inverse=True)
+    count = len(detections)
+    links = links.take(groups[links.first] == groups[links.second])
+    support = np.bincount(links.first, links.agreement, minlength=count)
+    support = support + np.bincount(links.second, links.agreement, minlength=count)
     order = np.argsort(groups, kind="stable")
-    links_group = np.where(groups[links.first] == groups[links.second], groups[links.first], -1)
-    detections, bounds, groups = detections.take(order), bounds[order], groups[order]
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.empty(0, np.int64)
+    links_group = groups[links.first]
+    detections, support, groups = detections.take(order), support[order], groups[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(groups) != 0][:count])
+    links_group = np.searchsorted(groups[starts], links_group)
+    groups = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, count]))
     areas = shapely.area(detections.polygons)
 
-    depth = _depth(bounds, groups, starts, edges[detections.tiles], image_frame(edges))
+    depth = _depth(detections, groups, starts, edges)
     whole = depth > rules.edge_px
     confidence = detections.probabilities.max(axis=1, initial=0.0)
-    best = _best(groups, whole, confidence, depth, areas)
+    best = _best(groups, whole, support, confidence, depth, areas)
     most = _best(groups, areas, depth)
-    tile_pairs = np.unique(np.column_stack([groups, detections.tiles]), axis=0)
-    tile_counts = np.bincount(tile_pairs[:, 0], minlength=len(starts)).astype(np.int64)
-    alone = np.diff(np.r_[starts, len(groups)]) == 1
-
+    alone = np.diff(np.r_[starts, count]) == 1
     codes = np.where(
         alone, np.where(whole[best], SINGLE, FRAGMENT), np.where(whole[best], DUPLICATE, STITCHED)
     )
     polygons = detections.polygons[best]
     stitched = np.flatnonzero(codes == STITCHED)
     polygons[stitched] = _stitch(detections, groups, stitched, edges, rules)
+    tile_pairs = np.unique(groups * len(edges) + detections.tiles)
     return Buildings(
         polygons=polygons,
         probabilities=_probabilities(
-            detections.probabilities, areas, groups, links, links_group, alone, rules
+            detections.probabilities, areas, groups, links.agreement, links_group, alone, rules
         ),
         statuses=STATUSES[codes],
-        tile_counts=tile_counts,
+        tile_counts=np.bincount(tile_pairs // max(len(edges), 1), minlength=len(starts)).astype(np.int64),
         tiles=detections.tiles[np.where(whole[best], best, most)],
     )
 
 
-def _depth(bounds, groups, starts, windows, frame) -> np.ndarray:
+def _depth(detections: Detections, groups: np.ndarray, starts: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """How far inside each detection's window its whole group lies in pixels, but for the image's edge."""
     if not len(groups):
         return np.empty(0)
+    bounds, windows = shapely.bounds(detections.polygons), edges[detections.tiles]
     low = np.minimum.reduceat(bounds[:, :2], starts)[groups]
     high = np.maximum.reduceat(bounds[:, 2:], starts)[groups]
-    inner = np.hstack([windows[:, :2] > frame[:2], windows[:, 2:] < frame[2:]])
-    margin = np.hstack([low - windows[:, :2], windows[:, 2:] - high])
-    return np.where(inner, margin, np.inf).min(axis=1)
+    return clearance(np.hstack([low, high]), windows, inner_sides(edges)[detections.tiles])
 
 
 def _best(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
@@ -96,7 +95,9 @@ def _best(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:
     return order[np.r_[True, np.diff(groups[order]) > 0]] if len(groups) else order
 
 
-def _probabilities(probabilities, areas, groups, links, links_group, alone, rules: MergeRules) -> np.ndarray:
+def _probabilities(
+    probabilities, areas, groups, agreement, links_group, alone, rules: MergeRules
+) -> np.ndarray:
     """Each group's class probabilities: the mean weighted by area, its sum raised by agreement.
 
     With s the mean's sum and a the mean agreement of the group's links, the sum becomes
@@ -107,11 +108,8 @@ def _probabilities(probabilities, areas, groups, links, links_group, alone, rule
     mean = np.empty((count, probabilities.shape[1]))
     for column in range(probabilities.shape[1]):
         mean[:, column] = np.bincount(groups, areas * probabilities[:, column], minlength=count) / weight
-    inside = links_group >= 0
-    number = np.bincount(links_group[inside], minlength=count)
-    agreement = np.bincount(links_group[inside], links.agreement[inside], minlength=count) / np.maximum(
-        number, 1
-    )
+    number = np.bincount(links_group, minlength=count)
+    agreement = np.bincount(links_group, agreement, minlength=count) / np.maximum(number, 1)
     total = np.minimum(mean.sum(axis=1), 1.0)
     raised = 1 - (1 - total) ** (1 + rules.agreement_gain * agreement)
     mean *= (raised / np.where(total > 0, total, 1))[:, None]
@@ -125,21 +123,11 @@ def _stitch(detections: Detections, groups, stitched, edges, rules: MergeRules) 
         return np.empty(0, dtype=object)
     member = np.flatnonzero(np.isin(groups, stitched))
     owner = np.searchsorted(stitched, groups[member])
-    windows = edges[detections.tiles[member]]
-    pieces = detections.polygons[member].copy()
-    one, other = _pairs_within(owner)
-    taken = _better_seen(windows[one], windows[other])
-    clip = (taken[:, 2:] > taken[:, :2]).all(axis=1)
-    one, taken = one[clip], shapely.box(*taken[clip].T)
-    # A piece loses the rectangles of its rivals one by one, all pieces at once.
-    turn = np.arange(len(one)) - np.searchsorted(one, one)
-    for step in range(turn.max(initial=-1) + 1):
-        now = turn == step
-        pieces[one[now]] = shapely.difference(pieces[one[now]], taken[now])
-    gathered = shapely.geometrycollections(pieces, indices=owner)
-    united = shapely.union_all(gathered[:, None], axis=1, grid_size=_PRECISION_PX)
+    whole = detections.polygons[member]
+    united = _unite(_best_seen(whole, owner, edges[detections.tiles[member]]), owner)
     torn = np.flatnonzero(shapely.get_num_geometries(united) > 1)
-    united[torn] = _close_gaps(united[torn], rules.gap_px)
+    again = np.isin(owner, torn)  # a detection that ends early leaves a gap which others cover
+    united[torn] = _close_gaps(_unite(whole[again], np.searchsorted(torn, owner[again])), rules.gap_px)
     united = fill_holes(largest_parts(united), rules.min_hole_px2)
     fallback = np.flatnonzero(shapely.is_missing(united) | ~shapely.is_valid(united))
     for index in fallback:  # nothing solid is left of the pieces: keep the largest detection
@@ -148,13 +136,32 @@ def _stitch(detections: Detections, groups, stitched, edges, rules: MergeRules) 
     return united
 
 
-def _pairs_within(owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All ordered pairs of different rows of one owner, in order; `owner` is sorted."""
-    start, stop = np.searchsorted(owner, owner, "left"), np.searchsorted(owner, owner, "right")
-    count = stop - start
-    one = np.repeat(np.arange(len(owner)), count)
-    other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + start[one]
-    return one[one != other], other[one != other]
+def _unite(pieces: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """The union of each owner's pieces; `owner` counts from 0 without gaps."""
+    gathered = shapely.geometrycollections(pieces, indices=owner)
+    return shapely.union_all(gathered[:, None], axis=1, grid_size=_PRECISION_PX)
+
+
+def _best_seen(pieces: np.ndarray, owner: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """The part of each piece that no rival of the same owner sees better; `owner` is sorted."""
+    one, other = pairs_within(owner)
+    taken = _better_seen(windows[one], windows[other])
+    kept = shapely.bounds(pieces).reshape(-1, 4)
+    bounds = kept.copy()
+    # What a rival takes from side to side leaves a rectangle; only corners have to be cut out.
+    for axis in (0, 1):
+        along = 1 - axis
+        whole = (taken[:, along] <= bounds[one, along]) & (taken[:, along + 2] >= bounds[one, along + 2])
+        after = whole & (taken[:, axis + 2] >= bounds[one, axis + 2])
+        before = whole & (taken[:, axis] <= bounds[one, axis])
+        np.minimum.at(kept[:, axis + 2], one[after], taken[after, axis])
+        np.maximum.at(kept[:, axis], one[before], taken[before, axis + 2])
+    corner = ((taken[:, :2] < kept[one, 2:]) & (taken[:, 2:] > kept[one, :2])).all(axis=1)
+    trimmed = np.flatnonzero((kept != bounds).any(axis=1))
+    kept[:, 2:] = np.maximum(kept[:, :2], kept[:, 2:])
+    pieces = pieces.copy()
+    pieces[trimmed] = polygonal(shapely.intersection(pieces[trimmed], shapely.box(*kept[trimmed].T)))
+    return cut_away(pieces, one[corner], shapely.box(*taken[corner].T))
 
 
 def _better_seen(window: np.ndarray, rival: np.ndarray) -> np.ndarray:
@@ -178,7 +185,8 @@ def _better_seen(window: np.ndarray, rival: np.ndarray) -> np.ndarray:
 
 
 def _close_gaps(geometries: np.ndarray, gap_px: float) -> np.ndarray:
-    """The geometries with gaps of up to `gap_px` between their parts closed."""
-    return shapely.buffer(
-        shapely.buffer(geometries, gap_px / 2, join_style="mitre"), -gap_px / 2, join_style="mitre"
-    )
+    """The geometries in several parts with gaps of up to `gap_px` between them closed."""
+    torn = np.flatnonzero(shapely.get_num_geometries(geometries) > 1)
+    wider = shapely.buffer(geometries[torn], gap_px / 2, join_style="mitre")
+    geometries[torn] = shapely.buffer(wider, -gap_px / 2, join_style="mitre")
+    return geometries

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
+import shapely
 
 STATUSES = np.array(["single", "duplicate", "stitched", "fragment"], dtype=object)
 """schema.MergeStatus by the codes that this package computes with."""
@@ -20,25 +21,34 @@ class MergeRules:
     min_agreement: float = 0.3
     """Share |A∩B| / |A∪B| in the common strip from which detections may be one building, in (0, 1]."""
     margin_px: float = 4.0
-    """Width in pixels along a window's edge in which masks are not trusted."""
-    sliver_px: float = 16.0
-    """Width in pixels along a window's edge; cut pieces wholly inside it are left to better placed tiles."""
-    min_support_px2: float = 16.0
-    """Area |A∩B| in square pixels below which agreement says nothing."""
-    coincident_iou: float = 0.8
-    """IoU from which two detections of one tile count as the same one, in (0, 1]."""
+    """Width in pixels along a window's edge in which masks are not trusted; its square says nothing."""
     edge_px: float = 8.0
     """Distance in pixels to a window's edge at which a building counts as cut by it."""
     gap_px: float = 6.0
     """Depth in pixels compared on either side of a seam without overlap, and widest gap closed there."""
-    min_hole_px2: float = 64.0
-    """Area in square pixels below which a hole left by stitching is filled."""
+    coincident_iou: float = 0.8
+    """IoU from which two detections of one tile count as the same one, in (0, 1]."""
     agreement_gain: float = 0.5
     """How much agreement raises a building's probability: 0 not at all; 1 as a second independent look."""
     clean_up_ios: float = 0.7
     """Share of a building covered by stronger buildings from which it is dropped, in (0, 1]."""
     min_overlap_px2: float = 1.0
     """Area in square pixels from which an overlap is cut from the weaker building."""
+
+    @property
+    def min_support_px2(self) -> float:
+        """Area |A∩B| in square pixels below which agreement says nothing."""
+        return self.margin_px**2
+
+    @property
+    def sliver_px(self) -> float:
+        """Width in pixels along a window's edge; cut pieces inside it are left to better placed tiles."""
+        return 4 * self.margin_px
+
+    @property
+    def min_hole_px2(self) -> float:
+        """Area in square pixels below which a hole left by stitching is filled."""
+        return (2 * self.margin_px) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +85,25 @@ class Detections(Records):
     polygons: np.ndarray
     probabilities: np.ndarray
     tiles: np.ndarray
+
+    def in_order(self, edges: np.ndarray) -> Self:
+        """The same by tile (row, column) and content, whatever order they came in.
+
+        Args:
+            edges: float64[t, 4], x1, y1, x2, y2 of each window in image pixels.
+        """
+        corner, bounds = edges[self.tiles, :2], shapely.bounds(self.polygons).reshape(-1, 4)
+        content = [bounds, shapely.area(self.polygons), self.probabilities]
+        keys = np.column_stack([corner[:, 1], corner[:, 0], self.tiles, *content])
+        order = np.lexsort(keys.T[::-1])
+        tied = np.flatnonzero((keys[order][1:] == keys[order][:-1]).all(axis=1))
+        if len(tied):  # as rare as mirror images: let the coordinates decide
+            rows = order[np.union1d(tied, tied + 1)]
+            outlines = shapely.to_wkb(self.polygons[rows], output_dimension=2)
+            rank = np.zeros(len(order), dtype=np.int64)
+            rank[rows] = np.unique(outlines, return_inverse=True)[1]
+            order = np.lexsort((rank, *keys.T[::-1]))
+        return self.take(order)
 
 
 @dataclass(frozen=True, eq=False)

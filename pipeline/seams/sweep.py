@@ -17,6 +17,8 @@ from pipeline.seams.cleanup import CleanUp
 from pipeline.seams.fusion import fuse
 from pipeline.seams.joining import components, join
 from pipeline.seams.records import Buildings, Detections, MergeRules, no_detections
+from pipeline.seams.strips import window_edges
+from pipeline.seams.welds import part_blobs
 
 
 def merge(detections: Detections, windows: np.ndarray, rules: MergeRules | None = None) -> Buildings:
@@ -24,7 +26,7 @@ def merge(detections: Detections, windows: np.ndarray, rules: MergeRules | None 
 
     Args:
         detections: of all tiles, in any order.
-        windows: int64[t, 4], col_off, row_off, width, height of each tile in image pixels.
+        windows: int64[t, 4], col_off, row_off, width, height of each tile in image pixels, of any sizes.
         rules: the knobs.
 
     Returns:
@@ -32,7 +34,7 @@ def merge(detections: Detections, windows: np.ndarray, rules: MergeRules | None 
         merging them again changes nothing.
     """
     rules = rules or MergeRules()
-    edges = _edges(windows)
+    edges = window_edges(windows)
     seam, clean_up = _Seam(edges, rules), CleanUp(edges, rules)
     return clean_up.push(*seam.push(detections, np.inf))
 
@@ -45,7 +47,7 @@ def merge_stream(
     Args:
         batches: detections by rows of tiles from top to bottom; a batch may hold a part of a row,
             one row or several. Every polygon lies inside its window to within `gap_px`.
-        windows: int64[t, 4], col_off, row_off, width, height of each tile in image pixels.
+        windows: int64[t, 4], col_off, row_off, width, height of each tile in image pixels, of any sizes.
         rules: the knobs.
 
     Yields:
@@ -55,16 +57,10 @@ def merge_stream(
         ValueError: when a tile lies above an earlier one or a polygon above its window.
     """
     rules = rules or MergeRules()
-    edges = _edges(windows)
+    edges = window_edges(windows)
     seam, clean_up = _Seam(edges, rules), CleanUp(edges, rules)
     for rows, horizon in _whole_rows(batches, edges):
         yield clean_up.push(*seam.push(rows, horizon))
-
-
-def _edges(windows: np.ndarray) -> np.ndarray:
-    """float64[t, 4]: x1, y1, x2, y2 of each window."""
-    windows = np.asarray(windows, dtype=np.float64).reshape(-1, 4)
-    return np.hstack([windows[:, :2], windows[:, :2] + windows[:, 2:]])
 
 
 def _whole_rows(batches: Iterable[Detections], edges: np.ndarray) -> Iterator[tuple[Detections, float]]:
@@ -99,9 +95,8 @@ class _Seam:
     def push(self, detections: Detections, next_top: float) -> tuple[Buildings, float]:
         """The buildings that nothing below `next_top` can reach, and the y above which none will follow."""
         rules = self._rules
+        detections = detections.in_order(self._edges)
         bounds = shapely.bounds(detections.polygons).reshape(-1, 4)
-        order = _canonical_order(detections, bounds, self._edges)
-        detections, bounds = detections.take(order), bounds[order]
         if bounds[:, 1].min(initial=np.inf) < self._horizon:
             raise ValueError(f"a polygon reaches above its window, to y = {bounds[:, 1].min():g}")
         start = len(self._bounds)
@@ -111,47 +106,21 @@ class _Seam:
         self._links = Links.concatenate([self._links, found])
         self._horizon = next_top - rules.gap_px
 
-        labels = components(len(self._held), self._links.first, self._links.second)
+        labels = components(len(self._held), self._links)
         reachable = np.zeros(labels.max(initial=-1) + 1, bool)
         # Links and their shadows reach `gap_px` from either side.
         reachable[labels[self._bounds[:, 3] >= self._horizon - rules.gap_px]] = True
         closed = ~reachable[labels]
-        buildings = self._fuse(closed, labels[closed])
-        self._keep(~closed)
+        buildings = self._build(self._held.take(closed), self._links.between(closed), labels[closed])
+        self._links = self._links.between(~closed)
+        self._held, self._bounds = self._held.take(~closed), self._bounds[~closed]
         # One pixel to spare: stitching rounds coordinates.
         return buildings, min(self._horizon, self._bounds[:, 1].min(initial=np.inf)) - 1
 
-    def _fuse(self, rows: np.ndarray, labels: np.ndarray) -> Buildings:
-        detections, links = self._held.take(rows), self._links_of(rows)
-        _, labels = np.unique(labels, return_inverse=True)
-        groups = join(detections.polygons, detections.tiles, links, labels, self._rules)
-        return fuse(detections, self._bounds[rows], groups, links, self._edges, self._rules)
-
-    def _links_of(self, rows: np.ndarray) -> Links:
-        """The links between the detections of `rows` (bool), numbered among those."""
-        index = np.cumsum(rows) - 1
-        inside = self._links.take(rows[self._links.first] & rows[self._links.second])
-        inside = inside.take(np.lexsort((inside.second, inside.first)))
-        return Links(index[inside.first], index[inside.second], inside.agreement)
-
-    def _keep(self, rows: np.ndarray) -> None:
-        links = self._links_of(rows)
-        self._held, self._bounds, self._links = self._held.take(rows), self._bounds[rows], links
-
-
-def _canonical_order(detections: Detections, bounds: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The order of the detections by tile (row, column) and content, whatever order they came in."""
-    tiles = detections.tiles
-    corner = edges[tiles]
-    content = [bounds, shapely.area(detections.polygons), detections.probabilities]
-    keys = np.column_stack([corner[:, 1], corner[:, 0], tiles, *content])
-    order = np.lexsort(keys.T[::-1])
-    tied = np.flatnonzero((keys[order][1:] == keys[order][:-1]).all(axis=1))
-    if len(tied):  # as rare as mirror images: let the coordinates decide
-        rank = np.zeros(len(order), dtype=np.int64)
-        rows = order[np.union1d(tied, tied + 1)]
-        rank[rows] = np.unique(
-            shapely.to_wkb(detections.polygons[rows], output_dimension=2), return_inverse=True
-        )[1]
-        order = np.lexsort((rank, *keys.T[::-1]))
-    return order
+    def _build(self, detections: Detections, links: Links, labels: np.ndarray) -> Buildings:
+        """The buildings of whole components of the links."""
+        edges, rules = self._edges, self._rules
+        detections, links = part_blobs(detections, links, labels, edges, rules)
+        links = links.take(links.agreement >= rules.min_agreement)
+        groups = join(detections.polygons, detections.tiles, links, edges, rules)
+        return fuse(detections, groups, links, edges, rules)

@@ -6,60 +6,39 @@ the published files are written from those tables, so that no step holds all bui
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import geopandas
 import numpy as np
-import shapely
-from pydantic import ValidationError
 
+from pipeline.calibration import Calibration
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.frames import crs_to_px, ground_areas, px_to_crs, reproject
 from pipeline.outputs import LONLAT, building_frame, write_geojson, write_gpkg, write_parquet
-from pipeline.polygons import largest_parts
-from pipeline.schema import Tile, TileDetections, TileIndex
-from pipeline.seams import Buildings, Detections, MergeRules, merge_stream
+from pipeline.polygons import clip_to_frame
+from pipeline.regularize import RegularizeRules, regularize_stream
+from pipeline.schema import TileIndex
+from pipeline.seams import Buildings, MergeRules, merge_stream
 from pipeline.settings import Aggregation
 from pipeline.steps import Progress
+from pipeline.steps.detection_rows import DetectionRows
 from pipeline.submission import Rows, write_csv
-
-REMEDY = "Delete it and the manifests beside it, and run again."
-
-
-def read_detections(path: Path) -> TileDetections:
-    """The detections of one tile.
-
-    Raises:
-        ArtifactError: the file is missing, damaged, or of another version.
-    """
-    try:
-        return TileDetections.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot be read: {error.strerror}",
-            where=path,
-            remedy="Delete the manifests beside it and run again: what is missing is inferred.",
-        ) from error
-    except ValidationError as error:
-        raise ArtifactError(
-            f"not the detections of a tile: {error.errors()[0]['msg']}",
-            where=path,
-            remedy=REMEDY,
-        ) from error
+from pipeline.temperature import temper
 
 
 def aggregate_image(
     index: TileIndex,
     detections: Path,
     categories: Sequence[str],
-    thresholds: dict[str, float],
+    selection: Selection,
     aggregation: Aggregation,
     folder: Path,
     progress: Progress,
+    large: Path | None = None,
 ) -> dict[str, int]:
     """Writes <image_id>.csv, .geojson and what else is asked for into `folder`; returns counts.
 
@@ -67,120 +46,91 @@ def aggregate_image(
         index: the image's tiles.
         detections: folder with one JSON per tile.
         categories: names in the order of the columns.
-        thresholds: lowest confidence published, by category.
+        selection: what confidences mean, and which are enough.
         aggregation: the settings.
         folder: an existing folder to write into.
         progress: told after every row of tiles.
+        large: folder with the detections of coarser windows, None where there are none.
     """
-    counts = {"tiles": len(index.tiles), "detections": 0, "without_area": 0, "merged": 0, "buildings": 0}
-    source = _Source(index, detections, categories, counts, progress)
+    merging = aggregation.rules(MergeRules)
+    rows = DetectionRows(index, detections, large, categories, merging.gap_px, progress)
+    index = index.model_copy(update={"tiles": rows.tiles})
+    counts = {"merged": 0, "buildings": 0}
+    limits = np.array([selection.thresholds[name] for name in categories])
     spool = folder / "spool"
     spool.mkdir()
-    windows = np.array([tile.window for tile in index.tiles], dtype=np.int64).reshape(-1, 4)
-    for number, merged in enumerate(merge_stream(source.rows(), windows, aggregation.rules(MergeRules))):
-        counts["merged"] += len(merged.polygons)
-        frame = _publishable(merged, index, categories, thresholds, aggregation, source.model, counts)
+    merged = _tempered(merge_stream(rows, rows.windows, merging), selection.temperature)
+    kept = _kept(merged, index, limits, aggregation.min_area_m2, counts)
+    for number, outlined in enumerate(_outlined(kept, index, aggregation.rules(RegularizeRules))):
+        frame = _frame(outlined, index, categories, rows.model, counts["buildings"] + 1)
+        counts["buildings"] += len(frame)
         if len(frame):
             frame.to_parquet(spool / f"{number:06d}.parquet")
     _publish(spool, folder / index.image_id, index, categories, aggregation.formats)
     for part in spool.iterdir():
         part.unlink()
     spool.rmdir()
-    return counts
+    return {"tiles": len(index.tiles), **rows.counts, **counts}
 
 
-class _Source:
-    """Reads per-tile artifacts row by row and remembers which network made them."""
-
-    def __init__(
-        self, index: TileIndex, folder: Path, categories: Sequence[str], counts: dict, progress: Progress
-    ):
-        self.index, self.folder, self.categories = index, folder, tuple(categories)
-        self.counts, self.progress = counts, progress
-        self.model = ""
-
-    def rows(self) -> Iterator[Detections]:
-        """The detections of one row of tiles at a time, image px."""
-        numbered = enumerate(self.index.tiles)
-        total, started = len(self.index.tiles), time.monotonic()
-        for _, members in groupby(numbered, key=lambda numbered_tile: numbered_tile[1].window.row_off):
-            row = list(members)
-            yield self._row(row)
-            done = row[-1][0] + 1
-            rate = done / (time.monotonic() - started)
-            self.progress(done / total, f"tile {done}/{total}, {rate:.0f} tiles/s")
-
-    def _row(self, members: list[tuple[int, Tile]]) -> Detections:
-        polygons = [np.empty(0, dtype=object)]
-        probabilities = [np.empty((0, len(self.categories)))]
-        tiles = [np.empty(0, dtype=np.int64)]
-        for position, tile in members:
-            path = self.folder / f"{tile.tile_id}.json"
-            content = read_detections(path)
-            self.model = f"{content.model.name}/{content.model.weights}"
-            outlines, scores = _outlines(content, path), _scores(content, self.categories, path)
-            drawn = np.array([outline is not None for outline in outlines], dtype=bool)
-            self.counts["detections"] += len(outlines)
-            self.counts["without_area"] += int((~drawn).sum())
-            polygons.append(outlines[drawn])
-            probabilities.append(scores[drawn])
-            tiles.append(np.full(drawn.sum(), position, dtype=np.int64))
-        return Detections(np.concatenate(polygons), np.concatenate(probabilities), np.concatenate(tiles))
+def _tempered(batches: Iterable[Buildings], temperature: float) -> Iterator[Buildings]:
+    """Buildings with calibrated probabilities."""
+    for merged in batches:
+        yield replace(merged, probabilities=temper(merged.probabilities, temperature))
 
 
-def _outlines(content: TileDetections, path: Path) -> np.ndarray:
-    """object[n], valid Polygon or None: any predictor may have drawn them."""
-    outlines = np.empty(len(content.detections), dtype=object)
-    try:
-        outlines[:] = [shapely.Polygon(found.polygon, found.holes) for found in content.detections]
-    except ValueError as error:
-        raise ArtifactError(f"not a polygon: {error}", where=path, remedy=REMEDY) from error
-    crossed = ~shapely.is_valid(outlines) | shapely.is_empty(outlines)
-    outlines[crossed] = largest_parts(shapely.buffer(outlines[crossed], 0))
-    return outlines
+def _kept(
+    batches: Iterable[Buildings], index: TileIndex, limits: np.ndarray, min_area_m2: float, counts: dict
+) -> Iterator[Buildings]:
+    """The buildings confident and large enough to be published."""
+    for merged in batches:
+        counts["merged"] += len(merged)
+        if not len(merged):
+            continue
+        confident = merged.probabilities.max(axis=1) >= limits[merged.probabilities.argmax(axis=1)]
+        areas = ground_areas(px_to_crs(merged.polygons, index.grid.transform), index.grid.crs)
+        yield merged.take(confident & (areas >= min_area_m2))
 
 
-def _scores(content: TileDetections, categories: tuple[str, ...], path: Path) -> np.ndarray:
-    """float64[n, k] in the order of the categories."""
-    for found in content.detections:
-        if tuple(found.scores) != categories:
-            raise ArtifactError(
-                "scores are not of the categories in [Labels] categories",
-                where=path,
-                found=list(found.scores),
-                remedy="Run the inference again, or change the setting.",
-            )
-    rows = [list(found.scores.values()) for found in content.detections]
-    return np.array(rows, dtype=np.float64).reshape(-1, len(categories))
+class _Outlined(NamedTuple):
+    """Buildings with the outlines they are published with, in image pixels."""
+
+    buildings: Buildings
+    polygons: np.ndarray
+    statuses: np.ndarray
 
 
-def _publishable(
-    merged: Buildings,
-    index: TileIndex,
-    categories: Sequence[str],
-    thresholds: dict[str, float],
-    aggregation: Aggregation,
-    model: str,
-    counts: dict[str, int],
+def _outlined(batches: Iterable[Buildings], index: TileIndex, rules: RegularizeRules) -> Iterator[_Outlined]:
+    """Buildings with regular outlines, which end at the image's edge like the ones found."""
+    waiting: deque[Buildings] = deque()
+
+    def polygons() -> Iterator[np.ndarray]:
+        for buildings in batches:
+            waiting.append(buildings)
+            yield buildings.polygons
+
+    for regular, statuses in regularize_stream(polygons(), rules):
+        inside, _ = clip_to_frame(regular, (0, 0, index.grid.width, index.grid.height))
+        yield _Outlined(waiting.popleft(), inside, statuses)
+
+
+def _frame(
+    outlined: _Outlined, index: TileIndex, categories: Sequence[str], model: str, first_id: int
 ) -> geopandas.GeoDataFrame:
-    """The buildings confident and large enough, in the image's CRS."""
-    limits = np.array([thresholds[name] for name in categories])
-    best = merged.probabilities.argmax(axis=1) if len(merged.polygons) else np.empty(0, dtype=int)
-    confident = merged.probabilities.max(axis=1, initial=0.0) >= limits[best]
-    polygons_crs = px_to_crs(merged.polygons, index.grid.transform)
-    areas = ground_areas(polygons_crs, index.grid.crs)
-    kept = np.flatnonzero(confident & (areas >= aggregation.min_area_m2))
-    first_id = counts["buildings"] + 1
-    counts["buildings"] += len(kept)
+    """Buildings in the image's CRS."""
+    buildings, polygons, statuses = outlined
+    polygons_crs = px_to_crs(polygons, index.grid.transform)
     return building_frame(
-        polygons_crs[kept],
-        merged.probabilities[kept],
+        polygons_crs,
+        buildings.probabilities,
         categories,
         crs=index.grid.crs,
-        areas_m2=areas[kept],
-        tile_ids=[index.tiles[tile].tile_id for tile in merged.tiles[kept]],
-        tile_counts=merged.tile_counts[kept],
-        statuses=list(merged.statuses[kept]),
+        areas_m2=ground_areas(polygons_crs, index.grid.crs),
+        tile_ids=[index.tiles[tile].tile_id for tile in buildings.tiles],
+        tile_counts=buildings.tile_counts,
+        merge_statuses=list(buildings.statuses),
+        regularize_statuses=list(statuses),
+        raw_crs=px_to_crs(buildings.polygons, index.grid.transform),
         model=model,
         timestamp=index.grid.observed,
         first_id=first_id,
@@ -213,12 +163,21 @@ def _publish(
         writers[name](stem.with_name(f"{stem.name}.{name}"))
 
 
-def read_thresholds(path: Path, given: dict[str, float], categories: Sequence[str]) -> dict[str, float]:
-    """Lowest confidence published by category: as set, else as calibrated, else one half.
+class Selection(NamedTuple):
+    """What a network's confidences mean, and from which on a building is published."""
+
+    temperature: float
+    """Confidences are divided by it as logits; 1 leaves them as they are."""
+    thresholds: dict[str, float]
+    """Lowest confidence published by category."""
+
+
+def read_selection(path: Path, given: Mapping[str, float], categories: Sequence[str]) -> Selection:
+    """Thresholds as set, else as calibrated, else one half; the temperature as calibrated.
 
     Raises:
         SettingsError: a threshold is set for a category that does not exist.
-        ArtifactError: the calibrated ones cannot be read.
+        ArtifactError: the calibration cannot be read.
     """
     if unknown := set(given) - set(categories):
         raise SettingsError(
@@ -227,12 +186,16 @@ def read_thresholds(path: Path, given: dict[str, float], categories: Sequence[st
             found=sorted(unknown),
             remedy=f"The categories are {', '.join(categories)}.",
         )
-    calibrated: dict[str, float] = {}
-    if path.is_file():
-        try:
-            calibrated = json.loads(path.read_bytes())["thresholds"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                "not a thresholds file", where=path, remedy="Train again, or set them."
-            ) from error
-    return {name: float(given.get(name, calibrated.get(name, 0.5))) for name in categories}
+    if not path.is_file():
+        return Selection(1.0, {name: float(given.get(name, 0.5)) for name in categories})
+    try:
+        calibration = Calibration.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            "not the calibration of a network",
+            where=path,
+            found=str(error).splitlines()[0],
+            remedy="Delete it; CalibrateNetwork makes it anew.",
+        ) from error
+    chosen = {**calibration.thresholds, **given}
+    return Selection(calibration.temperature, {name: float(chosen.get(name, 0.5)) for name in categories})

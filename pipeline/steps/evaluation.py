@@ -1,4 +1,4 @@
-"""EvaluateImage: the published CSV against the labels as they were given."""
+"""EvaluateImage: the published CSV against the labels as they were given, and what the tiling did to it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
+from pipeline.coverage import Coverage, untiled_windows
 from pipeline.evaluate import ImageScore, score_image
-from pipeline.frames import reproject
+from pipeline.frames import crs_to_px, reproject
 from pipeline.labels import category_indices, read_area, read_label_file
+from pipeline.metrics import ImageMetrics, MetricRules, measure_image
 from pipeline.outputs import LONLAT
-from pipeline.schema import Versioned
+from pipeline.raster import Imagery, Raster
+from pipeline.schema import Grid, TileIndex, Versioned, Window
+from pipeline.seam_score import SeamScore, find_seams, score_seams
 from pipeline.settings import Labels
 from pipeline.submission import Rows, read_csv
 
@@ -26,15 +30,24 @@ class Evaluation(Versioned):
     truths: int
     """Labels that count, invalid ones and those of unknown condition included."""
     score: ImageScore
+    seams: SeamScore | None = None
+    """All buildings near the seams and away from them; None in reports older than this part."""
+    coverage: Coverage | None = None
+    """Valid ground that no tile covers; None in reports older than this part."""
+    metrics: ImageMetrics | None = None
+    """What the challenge's metric does not tell; None in reports older than this part."""
 
     def table(self) -> str:
-        """The metric as text, a line per category."""
+        """The metric as text: a line per category and side of the seams, then what the tiling cost."""
         lines = [f"{'':<16}{'F1':>7}{'precision':>11}{'recall':>8}{'TP':>7}{'FP':>7}{'FN':>7}"]
         rows = self.score.categories | {"all buildings": self.score.all_buildings}
+        if self.seams and self.seams.seam_km:
+            rows |= {"near seams": self.seams.zone.counts, "away from seams": self.seams.interior.counts}
         for name, row in rows.items():
             counts = f"{row.true_positives:>7}{row.false_positives:>7}{row.false_negatives:>7}"
             lines.append(f"{name:<16}{row.f1:>7.3f}{row.precision:>11.3f}{row.recall:>8.3f}{counts}")
-        return "\n".join([*lines, f"{'mean F1':<16}{self.score.mean_f1:>7.3f}"])
+        lines.append(f"{'mean F1':<16}{self.score.mean_f1:>7.3f}")
+        return "\n".join([*lines, *(part.sentence for part in (self.seams, self.coverage) if part)])
 
 
 class Sides(NamedTuple):
@@ -48,6 +61,8 @@ class Sides(NamedTuple):
     """object[m], lon/lat: the labels that count."""
     known: np.ndarray
     """int64[m], their categories by index, -1 where unknown."""
+    ground: shapely.Geometry | None
+    """The labelled ground, lon/lat; None for the whole image."""
 
 
 def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels) -> Sides:
@@ -64,17 +79,37 @@ def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels) -> 
     drawn = ~shapely.is_missing(truths)
     truths, known = truths[drawn], known[drawn]
     judged = np.ones(len(rows.polygons_lonlat), dtype=bool)
-    if area is not None:
-        ground = read_area(area, LONLAT)
+    ground = None if area is None else read_area(area, LONLAT)
+    if ground is not None:
         shapely.prepare(ground)
         counted = shapely.intersects(ground, shapely.point_on_surface(truths))
         truths, known = truths[counted], known[counted]
         judged = shapely.intersects(ground, shapely.point_on_surface(rows.polygons_lonlat))
-    return Sides(rows, judged, truths, known)
+    return Sides(rows, judged, truths, known, ground)
 
 
-def evaluate_image(image_id: str, csv: Path, labels: Path, area: Path | None, settings: Labels) -> Evaluation:
-    """The challenge's metric, in lon/lat like its scorer."""
+def evaluate_image(
+    index: TileIndex,
+    source: Path | str,
+    imagery: Imagery,
+    csv: Path,
+    labels: Path,
+    area: Path | None,
+    settings: Labels,
+    metrics: MetricRules,
+) -> Evaluation:
+    """The challenge's metric, in lon/lat like its scorer; how it fares at the seams; what no tile covers.
+
+    Args:
+        index: the image's tiles.
+        source: the image.
+        imagery: how it is read.
+        csv: the published buildings.
+        labels: the label file.
+        area: the polygons within which the labels are complete; None for the whole image.
+        settings: the settings that name categories and conditions.
+        metrics: what is measured beside the challenge's metric.
+    """
     sides = read_sides(csv, labels, area, settings)
     score = score_image(
         sides.rows.polygons_lonlat[sides.judged],
@@ -84,5 +119,68 @@ def evaluate_image(image_id: str, csv: Path, labels: Path, area: Path | None, se
         settings.names,
     )
     return Evaluation(
-        image_id=image_id, proposals=int(sides.judged.sum()), truths=len(sides.truths), score=score
+        image_id=index.image_id,
+        proposals=int(sides.judged.sum()),
+        truths=len(sides.truths),
+        score=score,
+        seams=_seams(sides, score, index),
+        coverage=check_coverage(index, source, imagery),
+        metrics=_metrics(sides, score, index, settings, metrics),
+    )
+
+
+def check_coverage(index: TileIndex, source: Path | str, imagery: Imagery) -> Coverage:
+    """Valid ground that no tile covers.
+
+    Validity is told by `Raster.valid_shares`, as it was when the tiles were chosen: in overviews and
+    blocks, never the whole image at once. Where tiles leave no ground out, nothing is read.
+    """
+    grid = index.grid
+    gaps = untiled_windows([tile.window for tile in index.tiles], grid.width, grid.height)
+    if not len(gaps):
+        return Coverage(uncovered_px=0, uncovered_share=0.0)
+    windows = np.concatenate([[Window(0, 0, grid.width, grid.height)], gaps])
+    with Raster(source, grid, imagery) as raster:
+        valid_px = raster.valid_shares(windows) * windows[:, 2:].prod(axis=1)
+    # Valid ground is taken generously along its edge, and more so in small windows.
+    uncovered = min(valid_px[1:].sum(), valid_px[0])
+    return Coverage(
+        uncovered_px=round(uncovered), uncovered_share=uncovered / valid_px[0] if valid_px[0] else 0.0
+    )
+
+
+def lonlat_to_px(geometries, grid: Grid) -> np.ndarray:
+    """Geometries in image pixels, object[n], from geometries in lon/lat."""
+    return crs_to_px(reproject(geometries, LONLAT, grid.crs), grid.transform)
+
+
+def _metrics(
+    sides: Sides, score: ImageScore, index: TileIndex, settings: Labels, rules: MetricRules
+) -> ImageMetrics:
+    def metres(xy: np.ndarray) -> np.ndarray:
+        return xy * index.grid.ground_m_per_px
+
+    return measure_image(
+        shapely.transform(sides.rows.polygons_px[sides.judged], metres),
+        sides.rows.probabilities[sides.judged],
+        shapely.transform(lonlat_to_px(sides.truths, index.grid), metres),
+        sides.known,
+        settings.names,
+        score.matches,
+        rules,
+    )
+
+
+def _seams(sides: Sides, score: ImageScore, index: TileIndex) -> SeamScore:
+    ground = None
+    if sides.ground is not None:
+        # A crossing that reprojecting left behind would stop the intersection with the seams.
+        ground = shapely.make_valid(lonlat_to_px([sides.ground], index.grid)[0])
+    return score_seams(
+        sides.rows.polygons_px[sides.judged],
+        lonlat_to_px(sides.truths, index.grid),
+        score.matches,
+        find_seams([tile.window for tile in index.tiles]),
+        index.grid.ground_m_per_px,
+        ground,
     )

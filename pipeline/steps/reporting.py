@@ -11,14 +11,14 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from pipeline.frames import crs_to_px, ground_areas, reproject
+from pipeline.frames import ground_areas
 from pipeline.outputs import LONLAT
 from pipeline.provenance import RunRecord
 from pipeline.raster import Imagery, Raster
 from pipeline.report import ReportContext, render_report
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
-from pipeline.steps.evaluation import Evaluation, read_sides
+from pipeline.steps.evaluation import Evaluation, lonlat_to_px, read_sides
 from pipeline.submission import Rows, read_csv
 
 OVERVIEW_SIDE = 1600
@@ -58,12 +58,14 @@ def report_image(
         report, label_file, area = evaluation
         sides = read_sides(csv, label_file, area, labels)
         rows = sides.rows
-        truths_crs = reproject(sides.truths, LONLAT, index.grid.crs)
+        judged = Evaluation.model_validate_json(report.read_bytes())
         judgement = {
-            "truth_polygons": _shrink(crs_to_px(truths_crs, index.grid.transform), scale),
+            "truth_polygons": _shrink(lonlat_to_px(sides.truths, index.grid), scale),
             "truth_categories": sides.known,
             "judged": sides.judged,
-            "score": Evaluation.model_validate_json(report.read_bytes()).score,
+            "score": judged.score,
+            "seams": judged.seams,
+            "coverage": judged.coverage,
         }
     return render_report(
         ReportContext(

@@ -1,8 +1,7 @@
-"""TrainMaskRCNN: from training pairs to a network and the thresholds it should be published at."""
+"""TrainMaskRCNN: from training pairs to a network."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 import rasterio
-import shapely
 
 from models.recipe import Recipe
-from pipeline.atomic import write_atomic
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.evaluate import pool, score_image
+from pipeline.evidence import TileSample
+from pipeline.held_out import item_polygon
 from pipeline.schema import TileItems
 from pipeline.settings import Training
 from pipeline.steps import Progress
-from pipeline.thresholds import ThresholdRules, TileSample, choose_thresholds
+from pipeline.thresholds import choose_thresholds
 from pipeline.tiling import split_by_area
 from pipeline.vectorize import masks_to_polygons
 
@@ -34,25 +33,22 @@ def train_network(
     folders: Sequence[Path],
     categories: tuple[str, ...],
     training: Training,
-    thresholds: ThresholdRules,
     target: Path,
     progress: Progress,
 ) -> dict[str, int]:
-    """Writes weights.h5, history.json and thresholds.json; goes on where a killed training stopped.
+    """Writes weights.h5 and history.json; goes on where a killed training stopped.
 
     Args:
         folders: of CutTiles, one per training image.
         categories: names in the order of the labels.
         training: the settings.
-        thresholds: how to choose them.
         target: existing folder of this network.
         progress: told after every few steps.
 
     Returns:
         Number of tiles learnt from and of tiles held out.
     """
-    from models.dataset import TrainingTile
-    from models.predict import Predictor
+    from models.tiles import TrainingTile
     from models.train import train
 
     recipe = training.rules(Recipe)
@@ -65,12 +61,7 @@ def train_network(
         for side in (learnt, held_out)
     )
     score = _scorer(held_out, categories, recipe) if held_out else None
-    weights = train(learn, check, categories, recipe, target, score, progress)
-    progress(1.0, f"choosing thresholds on {len(held_out)} tiles")
-    predictor = Predictor(weights, device=recipe.device)
-    chosen = choose_thresholds(tile_samples(predictor, held_out, recipe), categories, thresholds)
-    content = {"thresholds": chosen, "validation_tiles": len(held_out), "weights": predictor.digest}
-    write_atomic(target / "thresholds.json", json.dumps(content, indent=1))
+    train(learn, check, categories, recipe, target, score, progress)
     return {"training_tiles": len(learnt), "validation_tiles": len(held_out)}
 
 
@@ -121,21 +112,27 @@ def tile_samples(predictor: Predictor, pairs: Sequence[Pair], recipe: Recipe) ->
         yield TileSample(polygons[drawn], prediction.probabilities[drawn], truths, known, ignored)
 
 
-def _truth(
-    path: Path, categories: Sequence[str], recipe: Recipe
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Buildings that should be found, their categories, and items nobody is asked to find."""
+def read_tile_items(path: Path) -> TileItems:
+    """The items of one tile.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or of another version.
+    """
     try:
-        content = TileItems.model_validate_json(path.read_bytes())
+        return TileItems.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ArtifactError(
             "not the items of a tile", where=path, remedy="Delete its folder and run again."
         ) from error
+
+
+def _truth(
+    path: Path, categories: Sequence[str], recipe: Recipe
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Buildings that should be found, their categories, and items nobody is asked to find."""
+    content = read_tile_items(path)
     polygons = np.empty(len(content.items), dtype=object)
-    polygons[:] = [
-        shapely.make_valid(shapely.MultiPolygon([(part[0], part[1:]) for part in item.polygons]))
-        for item in content.items
-    ]
+    polygons[:] = [item_polygon(item) for item in content.items]
     asked = np.array(
         [
             item.category is not None and item.visible_share >= recipe.min_visible_share

@@ -1,19 +1,25 @@
 """The graph: which artifacts there are, what each needs, and one call that makes it.
 
-    SourceImage ── TileImage ──┬─────────── InferShard ── AggregateImage ─┬─ EvaluateImage ─ ReportImage
-    SourceLabels ─ LoadLabels ─┴─ CutTiles       │                        └─ Submission
-                                     └─ TrainMaskRCNN, or SourceWeights
+    SourceImage ── TileImage ──┬─────────── InferShard ──┬─ AggregateImage ─┬─ EvaluateImage ─ ReportImage
+    SourceLabels ─ LoadLabels ─┴─ CutTiles       │       │                  └─ Submission
+                                     └─ TrainMaskRCNN ── CalibrateNetwork
+
+`SourceWeights` stands for the network and its thresholds where they are given; `FetchImage` comes before
+`SourceImage` where an image of a catalogue is to become a file; `InferLarge` between `InferShard` and
+`AggregateImage` where `[LargeBuildings] refine` asks for it.
 
 Parameters are identity (`image_id`, `shard`); everything else is a setting. Every task has a
 `digest` of the settings and inputs that decide its result; `requires()` and `output()` read
 settings and the inputs' `os.stat`, nothing else.
 """
 
+from pipeline.tasks.detecting import CalibrateNetwork, InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
-from pipeline.tasks.mapping import AggregateImage, EvaluateImage, InferShard, ReportImage, Submission
-from pipeline.tasks.sources import SourceImage, SourceLabels, SourceWeights
+from pipeline.tasks.mapping import AggregateImage, EvaluateImage, ReportImage, Submission
+from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
 __all__ = [  # noqa: RUF022 (run order)
+    "FetchImage",
     "SourceImage",
     "SourceLabels",
     "TileImage",
@@ -21,7 +27,9 @@ __all__ = [  # noqa: RUF022 (run order)
     "CutTiles",
     "TrainMaskRCNN",
     "SourceWeights",
+    "CalibrateNetwork",
     "InferShard",
+    "InferLarge",
     "AggregateImage",
     "EvaluateImage",
     "ReportImage",

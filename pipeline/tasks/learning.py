@@ -24,7 +24,6 @@ from pipeline.stores import LabelStore, open_store
 from pipeline.targets import LabelStoreTarget, fingerprint
 from pipeline.tasks.sources import SourceImage, SourceLabels
 from pipeline.tasks.step import ImageStep, Step, digests
-from pipeline.thresholds import ThresholdRules
 from pipeline.tiling import read_tile_index, write_tile_index
 
 logger = logging.getLogger("luigi-interface")
@@ -153,9 +152,9 @@ class CutTiles(ImageStep):
 
 
 class TrainMaskRCNN(Step):
-    """`weights.h5`, `history.json` and `thresholds.json`, learnt from every training image."""
+    """`weights.h5` and `history.json`, learnt from every training image."""
 
-    sections = (settings.Training, settings.Thresholds)
+    sections = (settings.Training,)
 
     @property
     def resources(self) -> dict[str, int]:  # type: ignore[override]
@@ -204,14 +203,9 @@ class TrainMaskRCNN(Step):
         """The network."""
         return self.folder / "weights.h5"
 
-    @property
-    def thresholds(self) -> Path:
-        """The lowest confidence worth publishing, by category."""
-        return self.folder / "thresholds.json"
-
     def output(self) -> list[luigi.LocalTarget]:
-        """The network, how it was learnt and how it should be used."""
-        names = ("weights.h5", "history.json", "thresholds.json", "run.json")
+        """The network and how it was learnt."""
+        names = ("weights.h5", "history.json", "run.json")
         return [luigi.LocalTarget(str(self.folder / name)) for name in names]
 
     def run(self) -> None:
@@ -221,7 +215,6 @@ class TrainMaskRCNN(Step):
                 [Path(pairs.output().path).parent for pairs in self.pairs],
                 settings.Labels().names,
                 settings.Training(),
-                settings.Thresholds().rules(ThresholdRules),
                 self.folder,
                 self.progress,
             )

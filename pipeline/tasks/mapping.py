@@ -1,4 +1,4 @@
-"""From an image and a network to a map of buildings, its score, its page and its submission."""
+"""From detections to a map of buildings, its score, its page and its submission."""
 
 from __future__ import annotations
 
@@ -7,89 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import luigi
-
 from pipeline import settings
 from pipeline.catalogue import read_catalogue
-from pipeline.errors import SettingsError, SourceError
-from pipeline.inference import InferenceRules
+from pipeline.errors import SourceError
+from pipeline.metrics import MetricRules
 from pipeline.provenance import RunRecord, read_record
 from pipeline.raster import Imagery
-from pipeline.steps.buildings import aggregate_image, read_thresholds
-from pipeline.steps.detections import infer_tiles
+from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.submission import submit
 from pipeline.targets import PublishedTarget
-from pipeline.tasks.learning import TileImage, TrainMaskRCNN
-from pipeline.tasks.sources import SourceLabels, SourceWeights
+from pipeline.tasks.detecting import InferLarge, InferShard, calibrated, network, shards_of, told
+from pipeline.tasks.learning import TileImage
+from pipeline.tasks.sources import SourceLabels
 from pipeline.tasks.step import ImageId, ImageStep, Step, digests
-from pipeline.tiling import shard_slices
-from pipeline.vectorize import VectorizeRules
 
 logger = logging.getLogger("luigi-interface")
-
-
-def network() -> TrainMaskRCNN | SourceWeights:
-    """The task whose weights inference uses: given ones, else those learnt here."""
-    return SourceWeights() if settings.Inference().weights else TrainMaskRCNN()
-
-
-class InferShard(ImageStep):
-    """One JSON of detections per tile, for a run of neighbouring tiles, and a manifest that closes it."""
-
-    shard = luigi.IntParameter(description="Which run of tiles, from 0.")
-    sections = (settings.Inference, settings.Outlines, settings.Labels)
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One GPU where one may be used."""
-        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
-
-    @property
-    def tiles(self) -> TileImage:
-        """The tiles of the image, of which this shard takes its run."""
-        return TileImage(image_id=self.image_id)
-
-    def requires(self) -> list[Step]:
-        """Tiles and weights."""
-        return [self.tiles, network()]
-
-    @property
-    def detections(self) -> Path:
-        """Folder of the image's per-tile JSON, shared by its shards."""
-        return self.folder("detections")
-
-    def output(self) -> luigi.LocalTarget:
-        """The manifest."""
-        name = f"shard_{self.shard}_of_{settings.Inference().shards}.manifest.json"
-        return luigi.LocalTarget(str(self.detections / name))
-
-    def run(self) -> None:
-        """Infers the tiles that have no JSON yet."""
-        inference = settings.Inference()
-        if not 0 <= self.shard < inference.shards:
-            raise SettingsError(
-                f"there are {inference.shards} shards, counted from 0",
-                where=self,
-                found=self.shard,
-                remedy="Ask for one of them, or raise [Inference] shards.",
-            )
-        with self.finishing(Path(self.output().path)) as counts:
-            index = self.tiles.read()
-            runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
-            counts |= infer_tiles(
-                self.image_id,
-                index.tiles[runs[self.shard]],
-                index.grid,
-                self.tiles.image.source,
-                network().weights,
-                settings.Labels().names,
-                inference.rules(InferenceRules),
-                settings.Outlines().rules(VectorizeRules),
-                self.detections,
-                self.progress,
-            )
 
 
 class AggregateImage(ImageStep):
@@ -99,19 +33,22 @@ class AggregateImage(ImageStep):
 
     @property
     def shards(self) -> list[InferShard]:
-        """All detections of the image."""
-        return [
-            InferShard(image_id=self.image_id, shard=shard) for shard in range(settings.Inference().shards)
-        ]
+        """All detections of the image's tiles."""
+        return shards_of(self.image_id)
 
-    def requires(self) -> list[InferShard]:
-        """Every shard."""
-        return self.shards
+    @property
+    def large(self) -> InferLarge | None:
+        """The buildings that no tile sees whole; None where they are not looked at again."""
+        return InferLarge(image_id=self.image_id) if settings.LargeBuildings().refine else None
+
+    def requires(self) -> list[Step]:
+        """Every shard, the large buildings where they are looked at again, and the thresholds."""
+        return [*self.shards, *([self.large] if self.large else []), calibrated()]
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """The detections; shards differ in which tiles they hold, not in what decides a detection."""
-        return digests(self.shards[0])
+        return digests(self.shards[0], *([self.large] if self.large else []), calibrated())
 
     @property
     def csv(self) -> Path:
@@ -119,10 +56,10 @@ class AggregateImage(ImageStep):
         return self.workspace.output / f"{self.image_id}.csv"
 
     @property
-    def thresholds(self) -> dict[str, float]:
-        """Lowest confidence published, by category."""
+    def selection(self) -> Selection:
+        """What confidences mean, and which are enough."""
         given = settings.Aggregation().score_thresholds
-        return read_thresholds(network().thresholds, given, settings.Labels().names)
+        return read_selection(calibrated().calibration, given, settings.Labels().names)
 
     def output(self) -> PublishedTarget:
         """The published files."""
@@ -135,17 +72,19 @@ class AggregateImage(ImageStep):
                 self.shards[0].tiles.read(),
                 self.shards[0].detections,
                 settings.Labels().names,
-                self.thresholds,
+                self.selection,
                 settings.Aggregation(),
                 folder,
                 self.progress,
+                self.large.detections if self.large else None,
             )
+        logger.info("%s: %s", self, told(counts))
 
 
 class EvaluateImage(ImageStep):
-    """`<image_id>.report.json`: the challenge's metric of the published CSV against the labels."""
+    """`<image_id>.report.json`: the challenge's metric of the published CSV, everywhere and at the seams."""
 
-    sections = (settings.Labels,)
+    sections = (settings.Labels, settings.Metrics)
 
     @property
     def buildings(self) -> AggregateImage:
@@ -153,13 +92,18 @@ class EvaluateImage(ImageStep):
         return AggregateImage(image_id=self.image_id)
 
     @property
+    def tiles(self) -> TileImage:
+        """Where the seams are."""
+        return TileImage(image_id=self.image_id)
+
+    @property
     def labels(self) -> SourceLabels:
         """What it is judged by."""
         return SourceLabels(image_id=self.image_id)
 
     def requires(self) -> list[Step]:
-        """Buildings and labels."""
-        return [self.buildings, self.labels]
+        """Tiles, buildings and labels."""
+        return [self.tiles, self.buildings, self.labels]
 
     @property
     def report(self) -> Path:
@@ -171,10 +115,17 @@ class EvaluateImage(ImageStep):
         return PublishedTarget(self.workspace.record(self.image_id, "EvaluateImage"), self.digest)
 
     def run(self) -> None:
-        """Scores the published CSV."""
+        """Scores the published CSV, everywhere and at the seams."""
         with self.publishing(self.output()) as (folder, _):
             report = evaluate_image(
-                self.image_id, self.buildings.csv, self.labels.source, self.labels.area, settings.Labels()
+                self.tiles.read(),
+                self.tiles.image.source,
+                settings.Imagery().rules(Imagery),
+                self.buildings.csv,
+                self.labels.source,
+                self.labels.area,
+                settings.Labels(),
+                settings.Metrics().rules(MetricRules),
             )
             (folder / self.report.name).write_text(report.model_dump_json(indent=1))
         logger.info("score of %s\n%s", self.image_id, report.table())
@@ -212,7 +163,7 @@ class ReportImage(ImageStep):
                 settings.Imagery().rules(Imagery),
                 self.buildings.csv,
                 settings.Labels(),
-                self.buildings.thresholds,
+                self.buildings.selection.thresholds,
                 self._records(),
                 judged,
             )
@@ -224,6 +175,8 @@ class ReportImage(ImageStep):
         shards = self.buildings.shards
         paths = [shards[0].tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
         paths += [Path(shard.output().path) for shard in shards]
+        if self.buildings.large:
+            paths.append(Path(self.buildings.large.output().path))
         paths += [self.workspace.record(self.image_id, task) for task in ("AggregateImage", "EvaluateImage")]
         return [record for path in paths if (record := read_record(path))]
 

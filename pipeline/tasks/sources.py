@@ -140,14 +140,14 @@ class SourceWeights(Step):
         return Path(settings.Inference().weights).absolute()
 
     @property
-    def thresholds(self) -> Path:
-        """The lowest confidence worth publishing, by category; beside the weights if anywhere."""
+    def calibration(self) -> Path:
+        """Temperature and thresholds; beside the weights if anywhere."""
         return self.weights.with_name("thresholds.json")
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """Fingerprints of both files."""
-        paths = [path for path in (self.weights, self.thresholds) if path.is_file()]
+        paths = [path for path in (self.weights, self.calibration) if path.is_file()]
         return {path.name: fingerprint(path) for path in paths}
 
     def output(self) -> SourceTarget:

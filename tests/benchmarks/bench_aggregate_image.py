@@ -24,10 +24,10 @@ import shapely
 from pipeline.inference import tile_detections
 from pipeline.schema import Grid, Tile, TileIndex, Window
 from pipeline.settings import Aggregation
-from pipeline.steps.buildings import aggregate_image
+from pipeline.steps.buildings import Selection, aggregate_image
 from pipeline.tiling import read_tile_index, write_tile_index
 from tests.benchmarks.bench_memory_aggregation import OVERLAP, PITCH, SEEN_IN_TILES, TILE, batches
-from tests.benchmarks.bench_seams_simulation import grid
+from tests.benchmarks.seams.scenes import windows_over
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 COLUMNS = 200
@@ -36,7 +36,7 @@ COLUMNS = 200
 def make(folder: Path, count: int) -> None:
     """The index and the per-tile JSON of a town with about `count` detections."""
     houses = int(count / SEEN_IN_TILES)
-    windows = grid((COLUMNS + 2) * PITCH, (houses / COLUMNS + 2) * PITCH, TILE, OVERLAP)
+    windows = windows_over((COLUMNS + 2) * PITCH, (houses / COLUMNS + 2) * PITCH, TILE, OVERLAP)
     rows, columns = (np.unique(windows[:, axis], return_inverse=True)[1] for axis in (1, 0))
     tiles = [
         Tile(tile_id=f"r{row:04d}_c{column:04d}", window=Window(*window), valid_share=1)
@@ -95,7 +95,7 @@ def measure(folder: Path) -> dict[str, float]:
         index,
         folder,
         CATEGORIES,
-        dict.fromkeys(CATEGORIES, 0.5),
+        Selection(1.0, dict.fromkeys(CATEGORIES, 0.5)),
         Aggregation(),
         folder / "out",
         lambda share, message: None,

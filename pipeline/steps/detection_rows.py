@@ -1,0 +1,170 @@
+"""Per-tile detections as the seams take them: row by row of tiles, whoever wrote them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from pathlib import Path
+
+import numpy as np
+import shapely
+from pydantic import ValidationError
+
+from pipeline.errors import ArtifactError
+from pipeline.polygons import clip_to_frame, largest_parts
+from pipeline.schema import CoarseIndex, CoarseTile, Grid, Tile, TileDetections, TileIndex
+from pipeline.seams import Detections
+from pipeline.steps import Progress
+
+REMEDY = "Delete it and the manifests beside it, and run again."
+
+
+def read_detections(path: Path) -> TileDetections:
+    """The detections of one tile.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or of another version.
+    """
+    try:
+        return TileDetections.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot be read: {error.strerror}",
+            where=path,
+            remedy="Delete the manifests beside it and run again: what is missing is inferred.",
+        ) from error
+    except ValidationError as error:
+        raise ArtifactError(
+            f"not the detections of a tile: {error.errors()[0]['msg']}",
+            where=path,
+            remedy=REMEDY,
+        ) from error
+
+
+def read_coarse_index(folder: Path) -> CoarseIndex:
+    """The coarser windows whose detections lie in a folder.
+
+    Raises:
+        ArtifactError: their index is missing, damaged, or of another version.
+    """
+    path = folder / "index.json"
+    try:
+        return CoarseIndex.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            "not an index of coarser windows", where=path, found=str(error).splitlines()[0], remedy=REMEDY
+        ) from error
+
+
+class DetectionRows:
+    """The detections of an image, a row of tiles in memory at a time.
+
+    What reaches beyond the image, or further beyond its tile than merging tolerates, is cut off.
+
+    Args:
+        index: the image's tiles.
+        folder: holds one JSON per tile.
+        large: holds one JSON per coarser window, and their index; None where there are none.
+        categories: names in the order of the columns.
+        reach_px: how far a detection may reach beyond its tile, in pixels.
+        progress: told after every row of tiles.
+
+    Attributes:
+        tiles: all of them, the coarser windows among them, from top to bottom.
+        windows: int64[t, 4], their col_off, row_off, width, height.
+        counts: `detections` read; of them `without_area`, `outside` where nothing of them may be,
+            and `clipped` to where they may be.
+        model: name and weights digest of the network that made them.
+    """
+
+    def __init__(
+        self,
+        index: TileIndex,
+        folder: Path,
+        large: Path | None,
+        categories: Sequence[str],
+        reach_px: float,
+        progress: Progress,
+    ):
+        self._places: list[tuple[Tile | CoarseTile, Path]] = [(tile, folder) for tile in index.tiles]
+        if large:
+            self._places += [(tile, large) for tile in read_coarse_index(large).tiles]
+        self._places.sort(key=lambda place: place[0].window.row_off)
+        self._grid, self._categories = index.grid, tuple(categories)
+        self._reach_px, self._progress = reach_px, progress
+        self.tiles = [tile for tile, _ in self._places]
+        self.windows = np.array([tile.window for tile in self.tiles], dtype=np.int64).reshape(-1, 4)
+        self.counts = Counter(detections=0, without_area=0, outside=0, clipped=0)
+        self.model = ""
+
+    def __iter__(self) -> Iterator[Detections]:
+        """The detections of one row of tiles at a time, image px; `tiles` numbers their tiles."""
+        total, started = len(self.tiles), time.monotonic()
+        for _, members in groupby(range(total), key=lambda position: self.tiles[position].window.row_off):
+            row = list(members)
+            yield Detections.concatenate([self._read(position) for position in row])
+            done = row[-1] + 1
+            rate = done / (time.monotonic() - started)
+            self._progress(done / total, f"tile {done}/{total}, {rate:.0f} tiles/s")
+
+    def _read(self, position: int) -> Detections:
+        tile, folder = self._places[position]
+        path = folder / f"{tile.tile_id}.json"
+        content = read_detections(path)
+        self.model = f"{content.model.name}/{content.model.weights}"
+        outlines, scores = _outlines(content, path), _scores(content, self._categories, path)
+        within, beyond = clip_to_frame(outlines, _frame(tile, self._grid, self._reach_px))
+        solid, drawn = ~shapely.is_missing(outlines), ~shapely.is_missing(within)
+        self.counts.update(
+            detections=len(outlines),
+            without_area=int((~solid).sum()),
+            outside=int((solid & ~drawn).sum()),
+            clipped=int((drawn & beyond).sum()),
+        )
+        return Detections(within[drawn], scores[drawn], np.full(drawn.sum(), position, dtype=np.int64))
+
+
+def _frame(tile: Tile | CoarseTile, grid: Grid, reach_px: float) -> tuple[float, float, float, float]:
+    """Where a tile's detections may lie: its window widened by `reach_px`, inside the image."""
+    col_off, row_off, width, height = tile.window
+    return (
+        max(0, col_off - reach_px),
+        max(0, row_off - reach_px),
+        min(grid.width, col_off + width + reach_px),
+        min(grid.height, row_off + height + reach_px),
+    )
+
+
+def _outlines(content: TileDetections, path: Path) -> np.ndarray:
+    """object[n], valid Polygon or None: any predictor may have drawn them."""
+    rings = [ring for found in content.detections for ring in (found.polygon, *found.holes)]
+    owners = np.repeat(
+        np.arange(len(content.detections)), [1 + len(found.holes) for found in content.detections]
+    )
+    counts = np.fromiter(map(len, rings), dtype=np.int64, count=len(rings))
+    numbers = chain.from_iterable(chain.from_iterable(rings))
+    xy = np.fromiter(numbers, dtype=np.float64, count=2 * counts.sum()).reshape(-1, 2)
+    try:
+        drawn = shapely.linearrings(xy, indices=np.repeat(np.arange(len(rings)), counts))
+        outlines = shapely.polygons(drawn, indices=owners)
+    except ValueError as error:
+        raise ArtifactError(f"not a polygon: {error}", where=path, remedy=REMEDY) from error
+    crossed = ~shapely.is_valid(outlines) | shapely.is_empty(outlines)
+    outlines[crossed] = largest_parts(shapely.buffer(outlines[crossed], 0))
+    return outlines
+
+
+def _scores(content: TileDetections, categories: tuple[str, ...], path: Path) -> np.ndarray:
+    """float64[n, k] in the order of the categories."""
+    for found in content.detections:
+        if tuple(found.scores) != categories:
+            raise ArtifactError(
+                "scores are not of the categories in [Labels] categories",
+                where=path,
+                found=list(found.scores),
+                remedy="Run the inference again, or change the setting.",
+            )
+    rows = [list(found.scores.values()) for found in content.detections]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(categories))

@@ -1,0 +1,232 @@
+"""From a network to what it finds: how sure it is, what an image's tiles show, what coarser windows add."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline import settings
+from pipeline.calibration import CalibrationRules
+from pipeline.errors import SettingsError
+from pipeline.inference import InferenceRules
+from pipeline.large import LargeRules
+from pipeline.raster import Imagery
+from pipeline.seams import MergeRules
+from pipeline.steps.calibration import calibrate_network
+from pipeline.steps.detections import Detector, infer_tiles
+from pipeline.steps.large import infer_large
+from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
+from pipeline.tasks.sources import SourceWeights
+from pipeline.tasks.step import ImageStep, Step, digests
+from pipeline.thresholds import ThresholdRules
+from pipeline.tiling import shard_slices
+from pipeline.vectorize import VectorizeRules
+
+logger = logging.getLogger("luigi-interface")
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Counts as a line of the log.
+
+    >>> told({"tiles": 6, "on_nodata": 2})
+    'tiles 6, on nodata 2'
+    """
+    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
+
+
+def network() -> TrainMaskRCNN | SourceWeights:
+    """The task whose weights inference uses: given ones, else those learnt here."""
+    return SourceWeights() if settings.Inference().weights else TrainMaskRCNN()
+
+
+def detector() -> Detector:
+    """The network as the settings want it run."""
+    return Detector(
+        network().weights,
+        settings.Labels().names,
+        settings.Inference().rules(InferenceRules),
+        settings.Outlines().rules(VectorizeRules),
+    )
+
+
+class CalibrateNetwork(Step):
+    """`thresholds.json`: what the network's confidences mean on held-out ground, and which to publish."""
+
+    sections = (settings.Thresholds, settings.Inference, settings.Outlines, settings.Labels)
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One GPU where one may be used."""
+        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
+
+    @property
+    def pairs(self) -> list[CutTiles]:
+        """The training pairs, of which some are held out."""
+        return TrainMaskRCNN().pairs
+
+    def requires(self) -> list[Step]:
+        """The network and the pairs."""
+        return [network(), *self.pairs]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Network and pairs, what is held out of them, and how detections become published buildings."""
+        training, aggregation = settings.Training(), settings.Aggregation()
+        held_out = [list(training.validation_images), training.validation_share, training.min_visible_share]
+        merging = [asdict(aggregation.rules(MergeRules)), aggregation.min_area_m2]
+        return (
+            digests(network())
+            | {pairs.image_id: pairs.digest for pairs in self.pairs}
+            | {"held_out": settings.digest(held_out), "merging": settings.digest(merging)}
+        )
+
+    @property
+    def calibration(self) -> Path:
+        """Temperature and thresholds."""
+        return self.workspace.calibration(self.digest) / "thresholds.json"
+
+    def output(self) -> luigi.LocalTarget:
+        """Temperature and thresholds."""
+        return luigi.LocalTarget(str(self.calibration))
+
+    def run(self) -> None:
+        """Looks at the held-out tiles, merges what is found there, and chooses."""
+        aggregation = settings.Aggregation()
+        with self.making(self.calibration.parent) as folder:
+            calibration = calibrate_network(
+                {
+                    Path(pairs.output().path).parent: aggregation.min_area_m2
+                    / math.prod(pairs.tiles.read().grid.ground_m_per_px)
+                    for pairs in self.pairs
+                },
+                detector(),
+                settings.Training(),
+                aggregation.rules(MergeRules),
+                settings.Thresholds().rules(ThresholdRules),
+                settings.Thresholds().rules(CalibrationRules),
+                self.progress,
+            )
+            (folder / self.calibration.name).write_text(calibration.model_dump_json(indent=1))
+        logger.info("%s: %s", self, calibration.sentence)
+
+
+def calibrated() -> CalibrateNetwork | SourceWeights:
+    """The task whose thresholds are used: those given with the weights, else those chosen here."""
+    return SourceWeights() if settings.Inference().weights else CalibrateNetwork()
+
+
+class InferShard(ImageStep):
+    """One JSON of detections per tile, for a run of neighbouring tiles, and a manifest that closes it."""
+
+    shard = luigi.IntParameter(description="Which run of tiles, from 0.")
+    sections = (settings.Inference, settings.Outlines, settings.Labels)
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One GPU where one may be used."""
+        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
+
+    @property
+    def tiles(self) -> TileImage:
+        """The tiles of the image, of which this shard takes its run."""
+        return TileImage(image_id=self.image_id)
+
+    def requires(self) -> list[Step]:
+        """Tiles and weights."""
+        return [self.tiles, network()]
+
+    @property
+    def detections(self) -> Path:
+        """Folder of the image's per-tile JSON, shared by its shards."""
+        return self.folder("detections")
+
+    def output(self) -> luigi.LocalTarget:
+        """The manifest."""
+        name = f"shard_{self.shard}_of_{settings.Inference().shards}.manifest.json"
+        return luigi.LocalTarget(str(self.detections / name))
+
+    def run(self) -> None:
+        """Infers the tiles that have no JSON yet."""
+        inference = settings.Inference()
+        if not 0 <= self.shard < inference.shards:
+            raise SettingsError(
+                f"there are {inference.shards} shards, counted from 0",
+                where=self,
+                found=self.shard,
+                remedy="Ask for one of them, or raise [Inference] shards.",
+            )
+        with self.finishing(Path(self.output().path)) as counts:
+            index = self.tiles.read()
+            runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
+            counts |= infer_tiles(
+                index,
+                runs[self.shard],
+                self.tiles.image.source,
+                settings.Imagery().rules(Imagery),
+                detector(),
+                self.detections,
+                self.progress,
+            )
+        logger.info("%s: %s", self, told(counts))
+
+
+def shards_of(image_id: str) -> list[InferShard]:
+    """All detections of an image's tiles."""
+    return [InferShard(image_id=image_id, shard=shard) for shard in range(settings.Inference().shards)]
+
+
+class InferLarge(ImageStep):
+    """Detections of buildings that no tile sees whole, on coarser windows; in the graph where wanted."""
+
+    sections = (settings.LargeBuildings,)
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One GPU where one may be used."""
+        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
+
+    @property
+    def shards(self) -> list[InferShard]:
+        """All detections of the image's tiles."""
+        return shards_of(self.image_id)
+
+    def requires(self) -> list[Step]:
+        """Tiles, weights and every shard."""
+        return [*self.shards[0].requires(), *self.shards]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The detections; and the rules that join them, but not what of them is published."""
+        merging = asdict(settings.Aggregation().rules(MergeRules))
+        return digests(self.shards[0]) | {"merging": settings.digest(merging)}
+
+    @property
+    def detections(self) -> Path:
+        """Folder of the JSON per coarser window, and of their index."""
+        return self.folder("large")
+
+    def output(self) -> luigi.LocalTarget:
+        """The manifest."""
+        return luigi.LocalTarget(str(self.detections / "manifest.json"))
+
+    def run(self) -> None:
+        """Finds the buildings that no tile sees whole, and looks at them from further away."""
+        with self.finishing(Path(self.output().path)) as counts:
+            counts |= infer_large(
+                self.shards[0].tiles.read(),
+                self.shards[0].detections,
+                self.shards[0].tiles.image.source,
+                settings.Imagery().rules(Imagery),
+                detector(),
+                settings.LargeBuildings().rules(LargeRules),
+                settings.Aggregation().rules(MergeRules),
+                self.detections,
+                self.progress,
+            )
+        logger.info("%s: %s", self, told(counts))

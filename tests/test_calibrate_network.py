@@ -1,0 +1,91 @@
+"""CalibrateNetwork: a network that is always too sure is told so, on the ground that was held out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from painted_tiles import CATEGORIES, item, write_tile
+
+from models.predict import Prediction
+from pipeline.calibration import CalibrationRules
+from pipeline.inference import InferenceRules
+from pipeline.seams import MergeRules
+from pipeline.settings import Training
+from pipeline.steps.calibration import calibrate_network
+from pipeline.steps.detections import Detector
+from pipeline.thresholds import ThresholdRules
+from pipeline.vectorize import VectorizeRules
+
+SIDE, STRIDE, COLUMNS = 96, 64, 6
+
+
+class RedRoofs:
+    """Finds every red rectangle exactly, and is sure of it whether it is a building or paint."""
+
+    categories, digest, name = CATEGORIES, "0123456789abcdef", "red"
+
+    def predict(self, images):
+        return [self._of(image) for image in images]
+
+    def _of(self, image):
+        red = (image[0] > 200) & (image[1] < 100)
+        columns, rows = np.flatnonzero(red.any(axis=0)), np.flatnonzero(red.any(axis=1))
+        if not len(columns):
+            return Prediction(np.empty((0, 4)), np.empty(0), np.empty((0, 3)), np.empty((0, 28, 28)))
+        box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], dtype=np.float32)
+        score = 0.99 if rows[0] < 48 else 0.6
+        masks = np.ones((1, 28, 28), np.float32)
+        return Prediction(box, np.array([score]), np.array([[0.0, 0.0, score]]), masks)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A row of overlapping tiles: buildings in the upper half, paint that is none in the lower."""
+    windows = {}
+    for column in range(COLUMNS):
+        name, left = f"r0000_c{column:04d}", column * STRIDE
+        items = [item(40, 60, 60, 80)] if column % 2 else [item(36, 10, 60, 34)]
+        write_tile(tmp_path, name, items, SIDE, SIDE)
+        content = json.loads((tmp_path / "items" / f"{name}.json").read_text())
+        content["window"] = [left, 0, SIDE, SIDE]
+        for entry in content["items"]:
+            entry["label_id"] = column
+        content["items"] = [] if column % 2 else content["items"]
+        (tmp_path / "items" / f"{name}.json").write_text(json.dumps(content))
+        windows[name] = content["window"]
+    (tmp_path / "pairs.json").write_text(json.dumps({"image_id": "grid", "windows": windows}))
+    return tmp_path
+
+
+def calibrated(pairs, **training):
+    detector = Detector(pairs, CATEGORIES, InferenceRules(batch_size=2), VectorizeRules())
+    detector.__dict__["predictor"] = RedRoofs()
+    told = []
+    made = calibrate_network(
+        {pairs: 4.0},
+        detector,
+        Training(**training),
+        MergeRules(),
+        ThresholdRules(),
+        CalibrationRules(min_detections=1),
+        lambda share, text: told.append(share),
+    )
+    return made, told
+
+
+def test_thresholds_part_buildings_from_paint_on_the_held_out_ground(pairs):
+    made, told = calibrated(pairs, validation_share=0.5)
+    assert made.tiles == 3 and told == [1 / 3, 2 / 3, 1.0]
+    assert made.truths == made.categories["completed"].hits >= 1
+    assert made.categories["completed"].f1.value == 1.0
+    assert made.weights == RedRoofs.digest
+    assert "held-out buildings" in made.sentence
+
+
+def test_without_held_out_ground_the_default_is_used_and_said(pairs):
+    made, told = calibrated(pairs, validation_share=0.0)
+    assert made.tiles == 0 and told == []
+    assert set(made.thresholds.values()) == {0.5} and made.temperature == 1.0
+    assert made.sentence.startswith("No held-out ground")

@@ -1,0 +1,170 @@
+"""InferShard's step: tiles of a real GeoTIFF through a predictor, and what lies on no valid ground."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from bright_roofs import bright_detector
+from rasterio.transform import from_origin
+
+from pipeline.errors import SettingsError
+from pipeline.raster import Imagery
+from pipeline.schema import Grid, Tile, Window
+from pipeline.settings import Tiling
+from pipeline.steps.detection_rows import read_detections
+from pipeline.steps.detections import infer_tiles
+from pipeline.steps.tiles import tile_image
+
+WIDTH, HEIGHT = 500, 300
+ROOFS = [(20, 20, 60, 60), (180, 100, 260, 150), (120, 200, 290, 240), (330, 60, 400, 100)]
+
+
+def write(path, pixels, **profile):
+    with rasterio.open(
+        path, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=len(pixels), dtype="uint8",
+        crs="EPSG:32737", transform=from_origin(533000, 9367000, 0.5, 0.5), **profile,
+    ) as dst:  # fmt: skip
+        dst.write(pixels)
+    return path
+
+
+def village(bands=3):
+    """Four bright roofs on dark ground; the second and third reach over column 220."""
+    pixels = np.random.default_rng(2).integers(60, 90, (bands, HEIGHT, WIDTH)).astype(np.uint8)
+    for left, top, right, bottom in ROOFS:
+        pixels[:3, top:bottom, left:right] = 230
+    return pixels
+
+
+def infer(folder, image, size=512, imagery=None, run=slice(None), **rules):
+    class Small(Tiling):
+        tile_size, overlap = str(size), str(size // 4)
+
+    imagery = imagery or Imagery()
+    index = tile_image("a", image, imagery, Small(), lambda share, text: None)
+    told = []
+    counts = infer_tiles(
+        index, run, image, imagery, bright_detector(**rules), folder, lambda share, text: told.append(share)
+    )
+    assert told == sorted(told)
+    return counts, index
+
+
+def outlines(path):
+    return [shapely.Polygon(found.polygon) for found in read_detections(path).detections]
+
+
+@pytest.mark.parametrize("tag", ["alpha", "nodata"])
+def test_detections_on_nodata_are_dropped_or_clipped_and_counted(tmp_path, tag):
+    pixels = village(4 if tag == "alpha" else 3)
+    if tag == "alpha":
+        pixels[3] = 255
+        pixels[3, :, 220:] = 0
+        image = write(tmp_path / "a.tif", pixels, photometric="rgb", alpha="yes")
+    else:
+        pixels[:, :, 220:] = 230
+        image = write(tmp_path / "a.tif", pixels, nodata=230)
+        # The roofs themselves are valid.
+        pixels[:, :, :220][pixels[:, :, :220] == 230] = 231
+        write(image, pixels, nodata=230)
+    counts, _ = infer(tmp_path, image)
+    found = outlines(tmp_path / "r0000_c0000.json")
+    assert max(outline.bounds[2] for outline in found) <= 220.5
+    if tag == "alpha":
+        # Of 80 px 40 are valid, of 170 px 100, of the last roof none.
+        assert counts == {"tiles": 1, "inferred": 1, "detections": 3, "on_nodata": 1, "clipped": 2}
+        for outline, (left, top, right, bottom) in zip(
+            sorted(found, key=lambda outline: outline.bounds[1]), ROOFS[:3], strict=True
+        ):
+            assert outline.symmetric_difference(shapely.box(left, top, min(right, 220), bottom)).area < 150
+            assert len(outline.exterior.coords) < 14, "straight walls stay straight"
+    else:
+        # The bright nodata and the roofs that touch it are one region, most of it invalid.
+        assert counts["on_nodata"] == 1 and counts["detections"] == 1
+
+
+def test_a_white_collar_without_a_tag_is_no_roof(tmp_path):
+    pixels = village()
+    pixels[:, :, 440:] = 255
+    image = write(tmp_path / "a.tif", pixels)
+    counts, _ = infer(tmp_path, image)
+    assert counts["on_nodata"] == 1 and counts["detections"] == 4
+    counts, _ = infer(tmp_path, image, imagery=Imagery(collars=False), run=slice(0))
+    assert counts == {"tiles": 0, "inferred": 0, "detections": 0, "on_nodata": 0, "clipped": 0}
+    (tmp_path / "r0000_c0000.json").unlink()
+    counts, _ = infer(tmp_path, image, imagery=Imagery(collars=False))
+    assert counts["on_nodata"] == 0 and counts["detections"] == 5
+
+
+def test_the_share_that_must_be_valid_is_a_setting(tmp_path):
+    pixels = village(4)
+    pixels[3] = 255
+    pixels[3, :, 220:] = 0
+    image = write(tmp_path / "a.tif", pixels, photometric="rgb", alpha="yes")
+    counts, _ = infer(tmp_path, image, min_valid_share=0.9)
+    assert counts["detections"] == 1 and counts["on_nodata"] == 3
+
+
+def test_tiles_read_ahead_by_other_processes_are_the_same(tmp_path):
+    pixels = village(4)
+    pixels[3] = 255
+    pixels[3, :, 220:] = 0
+    image = write(tmp_path / "a.tif", pixels, photometric="rgb", alpha="yes")
+    here, ahead = tmp_path / "here", tmp_path / "ahead"
+    for folder, workers in ((here, 0), (ahead, 2)):
+        folder.mkdir()
+        counts, index = infer(folder, image, size=128, batch_size=3, workers=workers)
+        assert counts["tiles"] == counts["inferred"] == len(index.tiles) > 4
+    for tile in index.tiles:
+        one, other = (json.loads((folder / f"{tile.tile_id}.json").read_bytes()) for folder in (here, ahead))
+        assert one["detections"] == other["detections"] and one["window"] == list(tile.window)
+
+
+def test_a_resumed_run_infers_whole_batches_and_nothing_else(tmp_path):
+    image = write(tmp_path / "a.tif", village())
+    _, index = infer(tmp_path, image, size=128, batch_size=2)
+    paths = [tmp_path / f"{tile.tile_id}.json" for tile in index.tiles]
+    times = [path.stat().st_mtime_ns for path in paths]
+    paths[3].unlink()
+    counts, _ = infer(tmp_path, image, size=128, batch_size=2)
+    assert counts["inferred"] == 2
+    again = [path.stat().st_mtime_ns != time for path, time in zip(paths, times, strict=True)]
+    assert again == [False, False, True, True] + [False] * (len(paths) - 4)
+
+
+def test_a_network_of_other_categories_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    from models.maskrcnn import build
+    from models.weights import WeightsMetadata, write_weights
+    from pipeline.inference import InferenceRules
+    from pipeline.steps.detections import Detector
+    from pipeline.vectorize import VectorizeRules
+
+    torch.manual_seed(0)
+    path = tmp_path / "hut.h5"
+    write_weights(path, build("maskrcnn_small", ("hut",)), WeightsMetadata("maskrcnn_small", {}, ("hut",)))
+    detector = Detector(path, ("house",), InferenceRules(device="cpu"), VectorizeRules())
+    with pytest.raises(SettingsError, match="other categories"):
+        _ = detector.predictor
+
+
+@pytest.mark.parametrize("views", ["flips", "turns", "scales", "all"])
+def test_several_looks_find_what_one_finds_once(views):
+    image = np.zeros((1, 3, 128, 128), np.uint8)
+    image[:, :, 20:60, 30:90] = image[:, :, 80:110, 0:50] = 255
+    tile = Tile(tile_id="r0000_c0000", window=Window(0, 0, 128, 128), valid_share=1)
+    grid = Grid(
+        width=128, height=128, crs="EPSG:32737", srid=32737, transform=(0.1, 0, 5e5, 0, -0.1, 9e6),
+        ground_m_per_px=(0.1, 0.1), bands=[1, 2, 3], stretch=None, observed="",
+    )  # fmt: skip
+    once, often = (
+        sorted(next(bright_detector(views=choice).detect("a", grid, [tile], image, [None]))["detections"],
+               key=lambda found: found["box"])
+        for choice in ("one", views)
+    )  # fmt: skip
+    assert len(once) == len(often) == 2
+    for one, other in zip(once, often, strict=True):
+        assert np.abs(np.subtract(one["box"], other["box"])).max() <= 2
+        assert other["score"] >= one["score"]

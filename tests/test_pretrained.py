@@ -1,0 +1,84 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from painted_tiles import CATEGORIES
+from torchvision.ops import FrozenBatchNorm2d
+
+from models.anchors import fit_anchors
+from models.download import download
+from models.errors import WeightsError
+from models.maskrcnn import ANCHOR_SIZES, build
+from models.pretrained import build_initial
+from models.recipe import Recipe
+
+SMALL = ANCHOR_SIZES["maskrcnn_small"]
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The URL of a file of weights with its digest, and a cache of this test's own."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(3)
+    path = tmp_path / "weights.pth"
+    torch.save(build("maskrcnn_small", CATEGORIES).state_dict(), path)
+    return f"{path.as_uri()}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_weights_come_by_url(tmp_path, published):
+    torch.manual_seed(3)
+    expected = build("maskrcnn_small", CATEGORIES).state_dict()
+    recipe = Recipe(network="maskrcnn_small", initial_weights=published)
+    loaded = build_initial(recipe, CATEGORIES).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in expected.items())
+    (tmp_path / "weights.pth").unlink()
+    assert download(published).is_file()  # the copy is used
+    download(published).write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=r"cannot fetch .*weights.pth.*Download it elsewhere"):
+        download(published)
+
+
+def test_only_the_file_that_was_asked_for_is_taken(tmp_path, published):
+    url, _, digest = published.partition("#")
+    for nameless in (url, url + "#md5=" + "0" * 32, url + "#sha256=" + digest[-10:]):
+        with pytest.raises(WeightsError, match=r"no digest of the file.*sha256sum"):
+            download(nameless)
+    with pytest.raises(WeightsError, match="another file than was asked for"):
+        download(url + "#sha256=" + "0" * 64)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def _frozen(model):
+    return sum(isinstance(module, FrozenBatchNorm2d) for module in model.modules())
+
+
+def test_batch_norms_freeze_as_told(tmp_path):
+    model = build("maskrcnn_resnet18_fpn", CATEGORIES)
+    torch.save(model.backbone.body.state_dict(), tmp_path / "body.pth")
+    recipes = {
+        frozen: Recipe(
+            network="maskrcnn_resnet18_fpn", initial_weights=str(tmp_path / "body.pth"), frozen_norms=frozen
+        )
+        for frozen in ("auto", "none", "backbone")
+    }
+    counts = {name: _frozen(build_initial(recipe, CATEGORIES)) for name, recipe in recipes.items()}
+    assert counts == {"auto": 20, "none": 0, "backbone": 20}
+    assert build_initial(recipes["auto"], CATEGORIES).arguments == {"frozen_norms": "backbone"}
+    assert build_initial(recipes["none"], CATEGORIES).arguments == {}
+
+
+def test_anchors_are_the_middles_of_sizes():
+    """Six kinds of buildings, each of its own size, are six anchors."""
+    kinds = np.array([12.0, 20, 34, 60, 100, 190])
+    sides = np.concatenate([kind * np.exp(np.random.default_rng(0).normal(0, 0.03, 80)) for kind in kinds])
+    sizes = fit_anchors(sides, SMALL)
+    assert [len(level) for level in sizes] == [2, 2, 2]
+    assert np.array(sizes).ravel() == pytest.approx(kinds, rel=0.03)
+    assert fit_anchors(sides[::-1], SMALL) == sizes
+
+
+def test_few_items_fit_no_anchors():
+    assert fit_anchors(np.zeros(0), SMALL) == SMALL == fit_anchors(np.full(500, 40.0), SMALL)
+    recipe = Recipe(network="maskrcnn_small", anchors="fitted")
+    assert build_initial(recipe, CATEGORIES, np.zeros(0)).rpn.anchor_generator.sizes == SMALL
