@@ -1,4 +1,4 @@
-"""Regular footprints: ragged outlines become what was built, neighbours stay neighbours, batches do not show."""
+"""Regular footprints: ragged outlines become what was built, neighbours stay, batches do not show."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def polygons(*given: shapely.Polygon) -> np.ndarray:
 
 
 def ragged(polygon: shapely.Polygon, seed: int, wobble_px: float = 1.0) -> shapely.Polygon:
-    """The polygon with outlines that wander about its walls by `wobble_px`, over some twenty pixels at a time."""
+    """The polygon with outlines that wander about its walls by `wobble_px`, over twenty pixels at a time."""
     rng = np.random.default_rng(seed)
     rings = []
     for ring in (polygon.exterior, *polygon.interiors):
@@ -89,7 +89,7 @@ def houses(draw: st.DrawFn) -> shapely.Polygon:
 
 @st.composite
 def towns(draw: st.DrawFn) -> np.ndarray:
-    """object[n]: ragged houses, yards and discs so close that they press on each other, but do not overlap."""
+    """object[n]: ragged houses, yards and discs so close that they touch, but do not overlap."""
     columns, rows, pitch = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.floats(70, 110))
     rng = np.random.default_rng(draw(seeds))
     yard = box(-40, -30, 40, 30) - box(-15, -10, 15, 10)
