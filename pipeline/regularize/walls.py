@@ -18,6 +18,8 @@ from pipeline.regularize.outlines import SAMPLES, Outlines, dot
 
 _DIAGONAL_PRICE = 2.0
 """In prices of a wall: at 1, the corners that masks round off would become walls."""
+_SHARP = -0.5
+"""Cosine of the turn from which a corner is too sharp for a building's."""
 _MAX_TURN = 0.3
 """Tangent of the largest angle by which the points along the walls correct a direction."""
 
@@ -90,14 +92,10 @@ def _shortest(points: np.ndarray, directions: np.ndarray, diagonals: bool) -> Ru
 def _are_sharp(runs: Runs, points: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """bool[r]: rings with a corner sharper than a right angle."""
     walls = walls_of(runs, points, directions)[0]
-    ahead = following(walls.ring)
-    ends = corners(walls)
-    step = np.empty_like(ends)
-    step[ahead] = ends[ahead] - ends
-    turn, size = dot(step, step[ahead]), dot(step, step)
-    sharp = np.zeros(len(points), bool)
-    sharp[walls.ring[turn < -0.5 * np.sqrt(size * size[ahead])]] = True
-    return sharp
+    step, ahead = _vectors(walls), following(walls.ring)
+    size = np.sqrt(dot(step, step))
+    sharp = dot(step, step[ahead]) < _SHARP * size * size[ahead]
+    return np.bincount(walls.ring, sharp, len(points)) > 0
 
 
 def _from_corner(points, across, prices, first, last, towards) -> Runs:
@@ -129,8 +127,7 @@ def _merge_shortest(runs: Runs, rows, points, directions, limits) -> np.ndarray:
     walls = walls_of(part, points, directions)[0]
     ahead = following(walls.ring)
     behind = np.argsort(ahead)
-    ends = corners(walls)
-    step = ends - ends[behind]
+    step = _vectors(walls)
     length = np.sqrt(dot(step, step))
     order = np.lexsort((length, walls.ring))
     short = order[np.diff(walls.ring[order], prepend=-1) > 0]
@@ -200,3 +197,9 @@ def corners(walls: Walls) -> np.ndarray:
     x = offset * other[:, 1] - offset[ahead] * one[:, 1]
     y = offset[ahead] * one[:, 0] - offset * other[:, 0]
     return np.column_stack([x, y]) / (one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0])[:, None]
+
+
+def _vectors(walls: Walls) -> np.ndarray:
+    """float64[m, 2]: from the start of each wall to its end."""
+    ends = corners(walls)
+    return ends - ends[np.argsort(following(walls.ring))]
