@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.evaluate import ImageScore
     from pipeline.provenance import RunRecord
     from pipeline.seam_score import SeamScore
+    from pipeline.training_curves import Curve, TrainingCurves
 
 UNKNOWN = "unknown"
 """How a building without a known category is called on the page."""
@@ -85,6 +86,8 @@ class ReportContext:
     """Lowest confidence published, by category."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the page says about the image below its name."""
+    training: TrainingCurves | None = None
+    """How the network was learnt; None where nobody knows."""
     records: Sequence[RunRecord] = ()
     """What made the result, in the order of the graph."""
     attribution: str = ""
@@ -97,6 +100,7 @@ def render_report(context: ReportContext) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"thousands": _thousands, "area": _area, "duration": _duration, "memory": _memory}
+    environment.filters["polyline"] = _polyline
     layout = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     predicted, labelled = _outcomes(context)
     return environment.from_string(layout).render(
@@ -225,6 +229,14 @@ def _histograms(context: ReportContext) -> Iterator[dict[str, Any]]:
             "bars": [(i / BINS, count / peak, count) for i, count in enumerate(counts.tolist()) if count],
             "threshold": context.thresholds.get(name),
         }
+
+
+def _polyline(curve: Curve, epochs: int, top: float) -> str:
+    """Points of an SVG polyline in a box 200 wide and 72 high, its origin at the top left."""
+    return " ".join(
+        f"{200 * (epoch - 1) / max(1, epochs - 1):.1f},{72 * (1 - value / top):.1f}"
+        for epoch, value in curve.points
+    )
 
 
 def _scale_bar(context: ReportContext) -> dict[str, float] | None:

@@ -24,7 +24,8 @@ FLOORS = [
         "pipeline.submission",
         "pipeline.evaluate",
     }
-    | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"},
+    | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"}
+    | {"pipeline.training_curves"},
     {"pipeline.frames", "pipeline.evidence", "pipeline.painting", "pipeline.rounding"},
     {"pipeline.polygons", "pipeline.atomic", "pipeline.matching", "pipeline.bootstrap"}
     | {"pipeline.temperature"},
@@ -34,6 +35,7 @@ FLOORS = [
 PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams", "thresholds", "submission"]
 PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
 PURE += ["bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize", "temperature"]
+PURE += ["training_curves"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 

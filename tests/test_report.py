@@ -23,6 +23,7 @@ from pipeline.coverage import Coverage
 from pipeline.evaluate import score_image
 from pipeline.report import ReportContext, render_report
 from pipeline.seam_score import find_seams, score_seams
+from pipeline.training_curves import Chart, Curve, TrainingCurves
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -58,6 +59,13 @@ def record(task="AggregateImage", **changes):
     return SimpleNamespace(**values | changes)
 
 
+def learnt(epochs):
+    """A loss that falls from 4 by a half every epoch."""
+    losses = [(number, 8 / 2**number) for number in range(1, epochs + 1)]
+    chart = Chart("loss", 5.0, [Curve("on training tiles", losses), Curve("on held-out tiles", losses[-1:])])
+    return TrainingCurves(epochs, 75.0, (epochs, 0.812), [chart])
+
+
 @pytest.fixture
 def plain():
     """Three buildings and no labels."""
@@ -74,6 +82,7 @@ def plain():
         areas_m2=np.array([216.0, 100.0, 120.0]),
         facts={"CRS": "EPSG:32737"},
         thresholds={"completed": 0.4},
+        training=learnt(epochs=3),
         records=[record("InferShard"), record("InferShard"), record()],
         attribution="Imagery: COLA, CC-BY-4.0",
     )
@@ -218,6 +227,14 @@ def test_tells_what_made_it(plain):
     )
     for said in ("min_area_m2 2.0", "TileImage feed0001", "Revision 0f3c2b1", "shapely 2.2.0", "cores 16"):
         assert said in outline.words
+
+
+def test_tells_how_the_network_was_learnt(plain):
+    page = render_report(plain)
+    assert "3 epochs in 1 min 15 s" in Outline(page).words and "score 0.812" in page
+    assert 'points="0.0,14.4 100.0,43.2 200.0,57.6"' in page
+    assert 'points="0.0,14.4"' in render_report(replace(plain, training=learnt(epochs=1)))
+    assert "How the network was learnt" not in render_report(replace(plain, training=None))
 
 
 def test_without_buildings(scored):

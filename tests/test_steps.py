@@ -180,13 +180,15 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
     path = tmp_path / "a.report.json"
     path.write_text(report.model_dump_json())
     told = (path, labels, None)
-    page = report_image(index, image, Imagery(), csv, Labels(), {}, [], told)
+    page = report_image(index, image, Imagery(), csv, Labels(), {}, tmp_path / "none.json", [], told)
     assert "near seams" in page and seams.sentence in page and report.coverage.sentence in page
 
     older = Evaluation.model_validate(report.model_dump(exclude={"seams", "coverage"}))
     assert "seams" not in older.table()
     path.write_text(older.model_dump_json())
-    assert "near seams" not in report_image(index, image, Imagery(), csv, Labels(), {}, [], told)
+    assert "near seams" not in report_image(
+        index, image, Imagery(), csv, Labels(), {}, tmp_path / "none.json", [], told
+    )
 
 
 def test_a_missing_tile_shows_as_valid_ground_without_one(image, index):

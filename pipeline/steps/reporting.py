@@ -20,6 +20,7 @@ from pipeline.schema import TileIndex
 from pipeline.settings import Labels
 from pipeline.steps.evaluation import Evaluation, lonlat_to_px, read_sides
 from pipeline.submission import Rows, read_csv
+from pipeline.training_curves import read_training_curves
 
 OVERVIEW_SIDE = 1600
 """Longer side of the picture on the page, in pixels."""
@@ -33,6 +34,7 @@ def report_image(
     csv: Path,
     labels: Labels,
     thresholds: Mapping[str, float],
+    history: Path,
     records: Sequence[RunRecord],
     evaluation: tuple[Path, Path, Path | None] | None,
 ) -> str:
@@ -45,6 +47,7 @@ def report_image(
         csv: the published buildings.
         labels: the settings that name the categories.
         thresholds: lowest confidence published, by category.
+        history: how the network was learnt; need not be there.
         records: run records of what made the result.
         evaluation: report.json, label file and labelled area; None for an image without labels.
     """
@@ -81,6 +84,7 @@ def report_image(
             areas_m2=ground_areas(rows.polygons_lonlat, LONLAT),
             thresholds=thresholds,
             facts=_facts(index),
+            training=read_training_curves(history),
             records=records,
             **judgement,
         )

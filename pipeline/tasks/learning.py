@@ -203,10 +203,15 @@ class TrainMaskRCNN(Step):
         """The network."""
         return self.folder / "weights.h5"
 
+    @property
+    def history(self) -> Path:
+        """What every epoch brought."""
+        return self.folder / "history.json"
+
     def output(self) -> list[luigi.LocalTarget]:
         """The network and how it was learnt."""
-        names = ("weights.h5", "history.json", "run.json")
-        return [luigi.LocalTarget(str(self.folder / name)) for name in names]
+        paths = (self.weights, self.history, self.folder / "run.json")
+        return [luigi.LocalTarget(str(path)) for path in paths]
 
     def run(self) -> None:
         """Learns; a killed training resumes from its checkpoint in the same folder."""

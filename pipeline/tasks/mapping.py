@@ -17,7 +17,7 @@ from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.submission import submit
-from pipeline.targets import PublishedTarget
+from pipeline.targets import PublishedTarget, fingerprint
 from pipeline.tasks.detecting import InferLarge, InferShard, calibrated, network, shards_of, told
 from pipeline.tasks.learning import TileImage
 from pipeline.tasks.sources import SourceLabels
@@ -148,6 +148,15 @@ class ReportImage(ImageStep):
         """The buildings, and their score where there are labels."""
         return [self.buildings, *([self.score] if self.score else [])]
 
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Both, and the history beside given weights, which decides nothing else."""
+        history = network().history
+        given: dict[str, Any] = {}
+        if settings.Inference().weights and history.is_file():
+            given["history"] = fingerprint(history)
+        return dict(super().inputs) | given
+
     def output(self) -> PublishedTarget:
         """The page."""
         return PublishedTarget(self.workspace.record(self.image_id, "ReportImage"), self.digest)
@@ -164,6 +173,7 @@ class ReportImage(ImageStep):
                 self.buildings.csv,
                 settings.Labels(),
                 self.buildings.selection.thresholds,
+                network().history,
                 self._records(),
                 judged,
             )

@@ -145,6 +145,11 @@ class SourceWeights(Step):
         return self.weights.with_name("thresholds.json")
 
     @property
+    def history(self) -> Path:
+        """What every epoch brought; beside the weights if anywhere."""
+        return self.weights.with_name("history.json")
+
+    @property
     def inputs(self) -> Mapping[str, Any]:
         """Fingerprints of both files."""
         paths = [path for path in (self.weights, self.calibration) if path.is_file()]
