@@ -27,6 +27,7 @@ FLOORS = [
     | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"}
     | {"pipeline.training_curves"},
     {"pipeline.frames", "pipeline.evidence", "pipeline.painting", "pipeline.rounding"},
+    {"pipeline.checks"},
     {"pipeline.polygons", "pipeline.atomic", "pipeline.matching", "pipeline.bootstrap"}
     | {"pipeline.temperature"},
     {"pipeline.schema", "pipeline.errors"},
@@ -36,6 +37,7 @@ PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams",
 PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
 PURE += ["bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize", "temperature"]
 PURE += ["training_curves"]
+PURE += ["checks"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 

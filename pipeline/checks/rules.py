@@ -1,0 +1,73 @@
+"""The knobs of the checks, and the words of what they find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+RULES = {
+    "empty_geometry": "nothing with an area",
+    "invalid_geometry": "a ring that crosses itself",
+    "duplicate": "drawn twice",
+    "conflicting_condition": "drawn twice with different conditions",
+    "overlap": "lies on a neighbour",
+    "area_outlier": "far larger or smaller than the others",
+    "shape_outlier": "a thread or a star rather than a building",
+    "outside_image": "outside the image",
+    "on_nodata": "where the image shows nothing",
+    "missed": "a label that no prediction shows",
+    "unlabelled": "a confident prediction without a label",
+    "doubtful_condition": "a confident prediction of another condition",
+    "unlabelled_region": "ground with confident predictions and no label at all",
+}
+"""What may be found, in the order of the table."""
+
+_LENGTH = "_m"
+"""Ending of the knobs that are lengths on the ground."""
+
+
+@dataclass(frozen=True)
+class CheckRules:
+    """What counts as wrong with a label."""
+
+    duplicate_iou: float = 0.5
+    """Intersection over union above which two labels are one building drawn twice, 0 to 1."""
+    overlap_share: float = 0.1
+    """Share of the smaller of two labels, above which their overlap is reported, 0 to 1."""
+    area_deviations: float = 5.0
+    """Robust standard deviations of the logarithm of the area, above which a label is an outlier."""
+    outlier_rows: float = 10
+    """Labels below which no area is called an outlier."""
+    compactness: float = 0.15
+    """4 pi area / perimeter^2 below which a shape is an outlier; a square has 0.79, 1 : 10 has 0.26."""
+    outside_share: float = 0.1
+    """Share of a label outside the image, or on nodata, above which it is reported, 0 to 1."""
+    match_iou: float = 0.3
+    """Intersection over union above which a label and a prediction show the same building, 0 to 1."""
+    confident_score: float = 0.7
+    """Confidence from which a prediction may contradict a label, 0 to 1."""
+    region_m: float = 50.0
+    """Side of the squares in which ground without any label is looked for, in metres."""
+    region_predictions: float = 4
+    """Confident predictions from which a square without labels is an unlabelled region."""
+    shift_search_m: float = 8.0
+    """Longest offset between labels and buildings that is looked for along an axis, in metres."""
+    shift_cell_m: float = 1.0
+    """Side of the cells in which offsets are counted, in metres."""
+    shift_m: float = 0.75
+    """Offset from which labels count as shifted, in metres."""
+    shift_support: float = 0.3
+    """Share of the labels that must have the offset for it to count, 0 to 1."""
+    shift_labels: float = 5
+    """Labels that must have the offset for it to count."""
+
+    def limits(self, units_per_m: float) -> dict[str, float]:
+        """The knobs by name, lengths in units of a CRS and named without `_m`.
+
+        Args:
+            units_per_m: units of the CRS in a metre on the ground, about.
+        """
+        values = {field.name: float(getattr(self, field.name)) for field in fields(self)}
+        return {
+            name.removesuffix(_LENGTH): value * (units_per_m if name.endswith(_LENGTH) else 1.0)
+            for name, value in values.items()
+        }
