@@ -18,7 +18,9 @@ from pipeline.calibration import Calibration
 from pipeline.coverage import Coverage
 from pipeline.metrics import AveragePrecision, BoundaryQuality, Confusion, ImageMetrics, SizeClass
 from pipeline.outputs import Building
+from pipeline.review.ceiling import Ceiling
 from pipeline.seam_score import SeamScore, SeamSide
+from pipeline.steps.checking import LabelCheck, LabelShift
 from pipeline.steps.evaluation import Evaluation
 from pipeline.temperature import Reliability
 from pipeline.thresholds import Cut
@@ -84,6 +86,9 @@ def artifacts_page() -> str:
         BoundaryQuality: "",
         Confusion: "",
         SizeClass: "",
+        LabelCheck: "output/<image>.checks.json",
+        LabelShift: "",
+        Ceiling: "",
     }
     for kind, place in titles.items():
         lines += ["", f"## {kind.__name__}", ""] + ([f"`{place}`", ""] if place else [])

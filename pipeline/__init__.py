@@ -23,6 +23,7 @@ from pipeline.tasks import (  # isort: skip
     EvaluateImage,
     ReportImage,
     Submission,
+    CheckLabels,
 )
 
 __all__ = [  # noqa: RUF022 (run order)
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "EvaluateImage",
     "ReportImage",
     "Submission",
+    "CheckLabels",
 ]
 
 set_defaults()

@@ -27,6 +27,7 @@ from luigi.configuration import get_config
 from models.errors import ModelError
 from models.recipe import Recipe
 from pipeline.calibration import CalibrationRules
+from pipeline.checks import CheckRules
 from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.labels import LabelRules
@@ -316,9 +317,14 @@ class Metrics(Section):
     """What is measured beside the challenge's metric."""
 
 
+@knobs_of(CheckRules)
+class Checks(Section):
+    """What counts as wrong with labels."""
+
+
 ALL: tuple[type[Section], ...] = (
     Storage, Imagery, Tiling, Labels, Pairs, Training, Thresholds, Inference, Outlines,
-    LargeBuildings, Aggregation, Metrics
+    LargeBuildings, Aggregation, Metrics, Checks
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@
       work/calibrations/<digest>/                          thresholds.json
       output/<image_id>.csv, .geojson, .report.json, .html what people take
       output/runs/<image_id>.<task>.json                   the run record that stamps them
+      review/versions/<image_id>/<version>.gpkg            labels and buildings side by side, for good
 
 Artifacts in `work` carry the digest of what made them in their path, so two settings never meet.
 Results in `output` keep friendly names; their run record says which digest they belong to.
@@ -48,6 +49,11 @@ class Workspace:
     def output(self) -> Path:
         """The folder of published results."""
         return self.root / "output"
+
+    @property
+    def review(self) -> Path:
+        """The folder of the review loop: what goes out to people, and what they made of it."""
+        return self.root / "review"
 
     def artifact(self, image_id: str, kind: str, digest: str) -> Path:
         """Path of an artifact's folder: `work/<image_id>/<kind>-<digest>`."""

@@ -13,6 +13,7 @@ FLOORS = [
     {"pipeline.tasks", "pipeline.logs", "pipeline.defaults"},
     {"pipeline.steps"},
     {"pipeline.settings", "pipeline.targets"},
+    {"pipeline.review"},
     {"pipeline.seam_score", "pipeline.calibration", "pipeline.held_out", "pipeline.metrics"},
     {"pipeline.raster", "pipeline.stores", "pipeline.sample", "pipeline.catalogue", "pipeline.provenance"}
     | {"pipeline.tiling", "pipeline.labels", "pipeline.pairs", "pipeline.inference", "pipeline.vectorize"}
@@ -37,7 +38,7 @@ PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams",
 PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
 PURE += ["bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize", "temperature"]
 PURE += ["training_curves"]
-PURE += ["checks"]
+PURE += ["checks", "review"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 

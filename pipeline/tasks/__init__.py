@@ -16,6 +16,7 @@ settings and the inputs' `os.stat`, nothing else.
 from pipeline.tasks.detecting import CalibrateNetwork, InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage, ReportImage, Submission
+from pipeline.tasks.reviewing import CheckLabels
 from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
 __all__ = [  # noqa: RUF022 (run order)
@@ -34,4 +35,5 @@ __all__ = [  # noqa: RUF022 (run order)
     "EvaluateImage",
     "ReportImage",
     "Submission",
+    "CheckLabels",
 ]
