@@ -30,9 +30,9 @@ class RegularizeRules:
     """Whether walls may also run at 45 degrees to the others."""
     detail_share: float = 0.0125
     """Length of the shortest wall as a share of the outline's, in (0, 0.1]; what is smaller is smoothed."""
-    wall_px: float = 2.0
+    wall_px: float = 3.0
     """Gap in pixels up to which facing walls of two buildings are one wall, at most 16."""
-    min_regular_iou: float = 0.85
+    min_regular_iou: float = 0.92
     """IoU with the outline as found from which a regular shape is accepted, in (0, 1]."""
     max_area_change: float = 0.15
     """Share of its area by which regularising may change a building, in [0, 1)."""

@@ -2,13 +2,12 @@
 
 Every point belongs to the strongest surviving building that covers it. A building loses what
 stronger ones cover of it, and is dropped when that is most of it. Stronger means: not a fragment,
-then the larger probability, then the larger area. A sliver, wholly inside the untrusted margin of
-its tile at a place that another tile sees well, is dropped before it can cut anything.
+then the larger probability, then the larger area. Glimpses are dropped before they can cut anything:
+cut pieces that are wholly inside the untrusted margin of their tile, or shallow, at a place that another
+tile sees well, for that tile would have seen more of the same building.
 """
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import shapely
@@ -17,10 +16,11 @@ from pipeline.polygons import cut_away, largest_parts
 from pipeline.seams.agreement import overlapping
 from pipeline.seams.areas import areas_inside
 from pipeline.seams.records import FRAGMENT, STATUSES, STITCHED, Buildings, MergeRules, no_buildings
-from pipeline.seams.strips import inner_sides, trusted_bounds
+from pipeline.seams.strips import clearances, inner_sides, trusted_bounds
 
-FACTOR = float(os.environ.get("FACTOR", ".5"))
-
+_SHALLOW = 0.5
+"""Depth across the side that cuts it, as a share of its length along it, below which a piece is shallow."""
+_ROUNDING_PX = 1.0  # by which stitching moves coordinates at most
 _OPEN, _STANDING, _GONE = range(3)
 
 
@@ -60,22 +60,24 @@ class CleanUp:
         return self._send(horizon)
 
     def _glimpses(self, polygons: np.ndarray, tiles: np.ndarray, statuses: np.ndarray) -> np.ndarray:
-        """bool[n]: cut pieces of which another tile must have seen more, in places that it sees well."""
-        bounds, own = shapely.bounds(polygons).reshape(-1, 4), self._trusted[tiles]
+        """bool[n]: cut pieces of which another tile, which sees their place well, must have seen more."""
+        bounds, own, windows = (
+            shapely.bounds(polygons).reshape(-1, 4),
+            self._trusted[tiles],
+            self._edges[tiles],
+        )
+        slivers = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
         size = bounds[:, 2:] - bounds[:, :2]
-        untrusted = (bounds[:, 2:] <= own[:, :2]).any(axis=1) | (bounds[:, :2] >= own[:, 2:]).any(axis=1)
-        windows = self._edges[tiles]
-        before = np.hstack([bounds[:, :2] - windows[:, :2], windows[:, 2:] - bounds[:, 2:]])
-        cell = np.hstack([size, size]) / 56
-        cutat = (before <= self._rules.edge_px + cell) & self._inner[tiles]
-        shallow = size < size[:, ::-1] * FACTOR
-        half = (cutat & np.hstack([shallow, shallow])).any(axis=1) & (before.min(axis=1) >= -1)
-        cut = (statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED])
-        rows = np.flatnonzero((untrusted * (os.environ.get("SLIV", "1") == "1") | half) & cut)
-        seen, _ = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
-        slivers = np.zeros(len(tiles), bool)
-        slivers[rows[seen]] = True
-        return slivers
+        cut = clearances(bounds, windows, self._inner[tiles]) <= self._rules.edge_px
+        shallow = (cut & np.tile(size < _SHALLOW * size[:, ::-1], 2)).any(axis=1)
+        # What reaches beyond its window was put together from several: its cut is elsewhere.
+        beyond = np.hstack([windows[:, :2] - bounds[:, :2], bounds[:, 2:] - windows[:, 2:]]).max(axis=1)
+        partial = (statuses == STATUSES[FRAGMENT]) | (statuses == STATUSES[STITCHED])
+        rows = np.flatnonzero((slivers | (shallow & (beyond <= _ROUNDING_PX))) & partial)
+        seen, by = self._tree.query(shapely.box(*bounds[rows].T), predicate="covered_by")
+        glimpses = np.zeros(len(tiles), bool)
+        glimpses[rows[seen[by != tiles[rows[seen]]]]] = True
+        return glimpses
 
     def _add(self, buildings: Buildings) -> None:
         buildings = buildings.take(~self._glimpses(buildings.polygons, buildings.tiles, buildings.statuses))

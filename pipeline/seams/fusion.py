@@ -26,7 +26,7 @@ from pipeline.seams.records import (
     Detections,
     MergeRules,
 )
-from pipeline.seams.strips import clearance, inner_sides
+from pipeline.seams.strips import clearances, inner_sides
 
 _PRECISION_PX = 2.0**-10  # grid on which pieces are united, so that their common edges meet
 
@@ -86,7 +86,7 @@ def _depth(detections: Detections, groups: np.ndarray, starts: np.ndarray, edges
     bounds, windows = shapely.bounds(detections.polygons), edges[detections.tiles]
     low = np.minimum.reduceat(bounds[:, :2], starts)[groups]
     high = np.maximum.reduceat(bounds[:, 2:], starts)[groups]
-    return clearance(np.hstack([low, high]), windows, inner_sides(edges)[detections.tiles])
+    return clearances(np.hstack([low, high]), windows, inner_sides(edges)[detections.tiles]).min(axis=1)
 
 
 def _best(groups: np.ndarray, *keys: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.seams.agreement import MOST, Links
 from pipeline.seams.records import MergeRules
-from pipeline.seams.strips import clearance, inner_sides
+from pipeline.seams.strips import clearances, inner_sides
 
 
 def components(count: int, links: Links) -> np.ndarray:
@@ -63,7 +63,7 @@ def join(
     one, other = members[one[one < other]], members[other[one < other]]
     alike = _pairs(one, other, _coincide(polygons[one], polygons[other], rules.coincident_iou))
     bounds = shapely.bounds(polygons).reshape(-1, 4)
-    cut = clearance(bounds, edges[tiles], inner_sides(edges)[tiles]) <= rules.edge_px
+    cut = clearances(bounds, edges[tiles], inner_sides(edges)[tiles]).min(axis=1) <= rules.edge_px
     one, other = one[cut[one] & cut[other]], other[cut[one] & cut[other]]
     arms = _pairs(one, other, ~shapely.dwithin(polygons[one], polygons[other], 2 * rules.margin_px))
     labels[members] = len(labels) + _settle(tiles, dispute, alike, arms)[members]

@@ -68,8 +68,8 @@ def common_strips(edges: np.ndarray, one: np.ndarray, other: np.ndarray, rules: 
     return Strips(low, np.maximum(low, high), seam)
 
 
-def clearance(bounds: np.ndarray, windows: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """float64[n]: by how much boxes end before the sides of their windows that hide what lies beyond.
+def clearances(bounds: np.ndarray, windows: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """float64[n, 4]: by how much boxes end before each side of their windows; inf where it hides nothing.
 
     Half a cell is left to a mask of 28 x 28 cells over its box: the larger a detection, the sooner its
     outline ends before the side that cuts it.
@@ -77,11 +77,15 @@ def clearance(bounds: np.ndarray, windows: np.ndarray, inner: np.ndarray) -> np.
     Args:
         bounds: float64[n, 4], x1, y1, x2, y2 of the boxes in image pixels.
         windows: float64[n, 4], likewise of their windows.
-        inner: bool[n, 4], the sides of the windows that count.
+        inner: bool[n, 4], the sides of the windows that hide what lies beyond.
     """
     before = np.hstack([bounds[:, :2] - windows[:, :2], windows[:, 2:] - bounds[:, 2:]])
-    cell = (bounds[:, 2:] - bounds[:, :2]) / 28
-    return np.where(inner, before - np.hstack([cell, cell]) / 2, np.inf).min(axis=1)
+    return np.where(inner, before - np.tile(half_cells(bounds), 2), np.inf)
+
+
+def half_cells(bounds: np.ndarray) -> np.ndarray:
+    """float64[n, 2]: half a cell of a mask of 28 x 28 cells over each box, its width and height in pixels."""
+    return (bounds[:, 2:] - bounds[:, :2]) / 56
 
 
 def seen_across(
