@@ -1,6 +1,6 @@
 """How a network was learnt, as curves: losses, scores and learning rate of every epoch.
 
-Read from `history.json`, drawn by `report.html.j2`.
+Read from `history.json`, drawn by `report`.
 """
 
 from __future__ import annotations

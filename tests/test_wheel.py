@@ -57,4 +57,14 @@ def test_luigi_runs_the_graph_from_the_wheel(installed, tmp_path):
 
 def test_the_wheel_brings_its_data(installed):
     names = {path.name for path in installed.rglob("*")}
-    assert {"report.html.j2", "challenge.csv", "schema.sql", "items_in_tiles.sql", "py.typed"} <= names
+    assert {
+        "page.html.j2",
+        "page.css",
+        "map.js",
+        "leaflet.js",
+        "leaflet.css",
+        "challenge.csv",
+        "schema.sql",
+        "items_in_tiles.sql",
+        "py.typed",
+    } <= names

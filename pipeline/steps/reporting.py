@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 from PIL import Image
 
 from pipeline.frames import ground_areas
+from pipeline.matching import overlapping_pairs
+from pipeline.metrics import precision_recall
 from pipeline.outputs import LONLAT
 from pipeline.provenance import RunRecord
 from pipeline.raster import Imagery, Raster
-from pipeline.report import ReportContext, render_report
+from pipeline.report import Gallery, Picture, ReportContext, build_pyramid, choose_galleries, render_report
+from pipeline.report.outcomes import outcomes
+from pipeline.report.pyramid import MAP_SIDE, jpeg
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
-from pipeline.steps.evaluation import Evaluation, lonlat_to_px, read_sides
+from pipeline.steps.evaluation import Evaluation, Sides, lonlat_to_px, read_sides
 from pipeline.submission import Rows, read_csv
 from pipeline.training_curves import read_training_curves
 
 OVERVIEW_SIDE = 1600
 """Longer side of the picture on the page, in pixels."""
-JPEG_QUALITY = 82
+OVERVIEW_QUALITY, CROP_QUALITY = 82, 80
 
 
 def report_image(
@@ -40,6 +42,9 @@ def report_image(
 ) -> str:
     """The page as HTML.
 
+    The image is read once, shrunk to the sharpest level of the map, and in one window for each picture
+    of a gallery.
+
     Args:
         index: the image's tiles.
         source: the image.
@@ -51,9 +56,7 @@ def report_image(
         records: run records of what made the result.
         evaluation: report.json, label file and labelled area; None for an image without labels.
     """
-    with Raster(source, index.grid, imagery) as raster:
-        overview = raster.shrunk(OVERVIEW_SIDE)
-    scale = overview.shape[1] / index.grid.width
+    grid = index.grid
     judgement: dict[str, Any] = {}
     if evaluation is None:
         rows = read_csv(csv, labels.names)
@@ -61,27 +64,25 @@ def report_image(
         report, label_file, area = evaluation
         sides = read_sides(csv, label_file, area, labels)
         rows = sides.rows
-        judged = Evaluation.model_validate_json(report.read_bytes())
-        judgement = {
-            "truth_polygons": _shrink(lonlat_to_px(sides.truths, index.grid), scale),
-            "truth_categories": sides.known,
-            "judged": sides.judged,
-            "score": judged.score,
-            "seams": judged.seams,
-            "coverage": judged.coverage,
-        }
+        judgement = _judgement(Evaluation.model_validate_json(report.read_bytes()), sides, index, labels)
+    confidences = rows.probabilities.max(axis=1, initial=0.0)
+    with Raster(source, grid, imagery) as raster:
+        sharpest = raster.shrunk(MAP_SIDE)
+        galleries = _galleries(raster, rows, confidences, judgement)
     return render_report(
         ReportContext(
             image_id=index.image_id,
             categories=labels.names,
-            overview=_jpeg(overview),
-            overview_width=overview.shape[1],
-            overview_height=overview.shape[0],
-            ground_m_per_overview_px=index.grid.ground_m_per_px[0] / scale,
-            polygons=_shrink(rows.polygons_px, scale),
+            width=grid.width,
+            height=grid.height,
+            overview=_overview(sharpest),
+            ground_m_per_px=grid.ground_m_per_px[0],
+            polygons_px=rows.polygons_px,
             building_categories=_categories(rows),
-            confidences=rows.probabilities.max(axis=1, initial=0.0),
+            confidences=confidences,
             areas_m2=ground_areas(rows.polygons_lonlat, LONLAT),
+            pyramid=build_pyramid(sharpest, grid.width / sharpest.shape[1]),
+            galleries=galleries,
             thresholds=thresholds,
             facts=_facts(index),
             training=read_training_curves(history),
@@ -91,18 +92,58 @@ def report_image(
     )
 
 
-def _shrink(polygons: np.ndarray, scale: float) -> Any:
-    return shapely.transform(polygons, lambda xy: xy * scale)
+def _judgement(judged: Evaluation, sides: Sides, index: TileIndex, labels: Labels) -> dict[str, Any]:
+    """What a page tells of an image with labels, by the fields of `ReportContext`."""
+    pairs = overlapping_pairs(sides.rows.polygons_lonlat[sides.judged], sides.truths)
+    return {
+        "truth_polygons_px": lonlat_to_px(sides.truths, index.grid),
+        "truth_categories": sides.known,
+        "judged": sides.judged,
+        "score": judged.score,
+        "seams": judged.seams,
+        "coverage": judged.coverage,
+        "metrics": judged.metrics,
+        "curves": precision_recall(pairs, sides.rows.probabilities[sides.judged], sides.known, labels.names),
+    }
+
+
+def _galleries(
+    raster: Raster, rows: Rows, confidences: np.ndarray, judgement: Mapping[str, Any]
+) -> list[Gallery]:
+    """The galleries with their pictures, each read by its own window."""
+    truths = judgement.get("truth_polygons_px", np.empty(0, dtype=object))
+    matches = judgement["score"].matches if judgement else None
+    judged = judgement.get("judged")
+    found, labelled = outcomes(len(rows.polygons_px), len(truths), matches, judged)
+    numbers = np.arange(len(rows.polygons_px)) if judged is None else np.flatnonzero(judged)
+    mistaken = (
+        [(int(numbers[pair.proposal]), pair.truth) for pair in matches.class_mistakes] if matches else []
+    )
+    galleries = choose_galleries(
+        rows.polygons_px,
+        confidences,
+        truths,
+        found,
+        labelled,
+        mistaken,
+        (raster.grid.width, raster.grid.height),
+    )
+
+    def read(crop):
+        pixels = raster.read(crop.window, crop.factor)
+        return crop._replace(picture=Picture(jpeg(pixels, CROP_QUALITY), pixels.shape[1], pixels.shape[0]))
+
+    return [gallery._replace(crops=[read(crop) for crop in gallery.crops]) for gallery in galleries]
+
+
+def _overview(sharpest: np.ndarray) -> Picture:
+    image = Image.fromarray(sharpest)
+    image.thumbnail((OVERVIEW_SIDE, OVERVIEW_SIDE))
+    return Picture(jpeg(image, OVERVIEW_QUALITY), *image.size)
 
 
 def _categories(rows: Rows) -> np.ndarray:
     return rows.probabilities.argmax(axis=1) if len(rows.probabilities) else np.empty(0, dtype=np.int64)
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
 
 
 def _facts(index: TileIndex) -> dict[str, str]:

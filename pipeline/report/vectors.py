@@ -1,0 +1,75 @@
+"""Outlines for the map and for the overview: as GeoJSON and as SVG, in image pixels, of a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import shapely
+
+VECTOR_BYTES = 5 * 2**20
+"""What the buildings' outlines, or the labels', hold at most as GeoJSON."""
+STRAY = 0.4
+"""How far an outline may stray from its polygon, in pixels of the picture it is drawn on."""
+
+
+class Layer(NamedTuple):
+    """Outlines of one kind, and how many there are to show."""
+
+    geojson: bytes
+    """A FeatureCollection without a `<`, so that it may stand inside of HTML."""
+    rows: np.ndarray
+    """int64[s], which of the polygons are in it, rising."""
+    total: int
+    """Polygons that could be drawn."""
+
+
+def map_layer(
+    polygons_px: Sequence[Any] | np.ndarray, properties: Sequence[dict[str, Any]], px_per_drawn: float
+) -> Layer:
+    """Polygons as GeoJSON in image pixels, the largest where all would exceed `VECTOR_BYTES`.
+
+    Args:
+        polygons_px: object[n]; None and what has no area is left out.
+        properties: of each polygon.
+        px_per_drawn: image pixels per pixel of the sharpest imagery they lie on.
+    """
+    polygons = np.array(polygons_px, dtype=object)
+    drawable = np.flatnonzero(shapely.area(polygons) > 0)
+    drawable = np.union1d(
+        drawable, np.flatnonzero(~shapely.is_valid(polygons) & ~shapely.is_missing(polygons))
+    )
+    drawn = shapely.simplify(polygons[drawable], STRAY * px_per_drawn, preserve_topology=True)
+    geometries = shapely.to_geojson(shapely.transform(drawn, lambda xy: xy.round(1) + 0.0)).tolist()
+    features = [
+        b'{"type":"Feature","properties":%b,"geometry":%b}' % (orjson.dumps(properties[row]), text.encode())
+        for row, text in zip(drawable.tolist(), geometries, strict=True)
+    ]
+    chosen = np.arange(len(features))
+    if sum(map(len, features)) > VECTOR_BYTES:
+        largest = np.argsort(-shapely.area(polygons[drawable]), kind="stable")
+        held = np.fromiter(accumulate(len(features[index]) for index in largest), np.int64)
+        chosen = np.sort(largest[held <= VECTOR_BYTES])
+    collection = b'{"type":"FeatureCollection","features":[%b]}' % b",".join(features[i] for i in chosen)
+    return Layer(collection.replace(b"<", b"\\u003c"), drawable[chosen], len(features))
+
+
+def svg_path(polygons_px: Sequence[Any] | np.ndarray, px_per_drawn: float) -> str:
+    """SVG path data of all polygons together, in whole image pixels or tenths, even-odd; '' for none.
+
+    Args:
+        polygons_px: object[n].
+        px_per_drawn: image pixels per pixel of the picture they are drawn on.
+    """
+    polygons = shapely.simplify(np.array(polygons_px, dtype=object), STRAY * px_per_drawn)
+    decimals = 0 if px_per_drawn > 2 else 1
+    return "".join(_rings(polygons, decimals))
+
+
+def _rings(polygons: np.ndarray, decimals: int) -> Iterator[str]:
+    for ring in shapely.get_rings(shapely.get_parts(polygons)):
+        corners = shapely.get_coordinates(ring)[:-1].round(decimals) + 0.0  # no minus before a zero
+        yield "M" + " ".join(f"{x:.10g} {y:.10g}" for x, y in corners.tolist()) + "Z"
