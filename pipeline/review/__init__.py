@@ -2,6 +2,13 @@
 
 The order of the work is the order of the modules::
 
-    ceiling     the best that labels allow
-    ensemble    several networks' buildings as one
+    ceiling        the best that labels allow
+    ensemble       several networks' buildings as one
+    records        the tiles of a round, what is shown in them, and what people say of it
+    proposals      what a person is shown of an image
+    label_studio   a project for Label Studio, and its export
+    coco           a dataset for CVAT, and its export
+    qgis, styles   a GeoPackage with forms and styles for QGIS, and the edited one
+    returned       whichever of them comes back
+    deciding       from reviews to corrected labels
 """

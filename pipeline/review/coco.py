@@ -1,0 +1,137 @@
+"""A COCO dataset of the round's chips, as CVAT and others take it, and the way back.
+
+Annotations carry their proposal's row as the attribute `proposal`; tools that drop attributes lose nothing
+but that: what overlaps a proposal is taken as made from it. COCO names no reviewer: the file's stem does.
+
+Source: Lin et al., Microsoft COCO (2014), data format for object detection; CVAT documentation, COCO.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import shapely
+
+from pipeline.errors import LabelError
+from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, Shown, TileReview
+
+
+def coco_dataset(
+    tiles: Sequence[QueuedTile], shown: Mapping[str, Sequence[Shown]], categories: Sequence[str]
+) -> dict[str, Any]:
+    """The dataset: chips `<tile name>.jpg` and what is proposed in them.
+
+    Args:
+        tiles: of the round.
+        shown: by tile name, the proposals cut at the tile's edge.
+        categories: names in order; `unknown` is added.
+    """
+    numbers = {name: number for number, name in enumerate((*categories, UNKNOWN), start=1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_number, tile in enumerate(tiles, start=1):
+        _, _, width, height = tile.window
+        images.append({"id": image_number, "file_name": f"{tile.name}.jpg", "width": width, "height": height})
+        for one in shown[tile.name]:
+            annotation = _annotation(one, tile, numbers)
+            annotations.append({"id": len(annotations) + 1, "image_id": image_number, **annotation})
+    return {
+        "info": {"description": "Proposals of a review round"},
+        "licenses": [],
+        "images": images,
+        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+        "annotations": annotations,
+    }
+
+
+def _annotation(shown: Shown, tile: QueuedTile, numbers: Mapping[str, int]) -> dict[str, Any]:
+    xy = shapely.get_coordinates(shown.polygon_px.exterior)[:-1] - tile.window[:2]
+    (left, top), (right, bottom) = xy.min(axis=0).tolist(), xy.max(axis=0).tolist()
+    attributes: dict[str, Any] = {"proposal": shown.row_id, "source": shown.source}
+    if not math.isnan(shown.score):
+        attributes["score"] = float(shown.score)
+    return {
+        "category_id": numbers[shown.category or UNKNOWN],
+        "segmentation": [xy.ravel().tolist()],
+        "area": float(shapely.Polygon(xy).area),
+        "bbox": [left, top, right - left, bottom - top],
+        "iscrowd": 0,
+        "attributes": attributes,
+    }
+
+
+def is_coco(content: Any) -> bool:
+    """Whether parsed JSON is a COCO dataset."""
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
+
+
+def read_coco(content: Mapping[str, Any], round_: Round, file: str) -> list[TileReview]:
+    """The reviews in a COCO dataset: every picture in it counts as looked at.
+
+    Args:
+        content: the dataset, parsed.
+        round_: the round that it answers.
+        file: its name; the stem is the person.
+
+    Raises:
+        LabelError: a picture is not of this round, a category unknown, or a segmentation no polygon.
+    """
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    found: dict[int, list[dict]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        found[annotation["image_id"]].append(annotation)
+    reviews = []
+    for image in content["images"]:
+        tile = round_.tile(PurePath(image["file_name"]).stem)
+        if tile is None:
+            raise LabelError(
+                "a picture of another round",
+                where=file,
+                found=image["file_name"],
+                remedy=f"Export the task of round {round_.round}.",
+            )
+        buildings = [
+            building
+            for annotation in found[image["id"]]
+            for building in _buildings(annotation, names, tile, round_, file)
+        ]
+        person = PurePath(file).stem
+        reviews.append(TileReview(tile.image_id, tile.tile_id, person, "", file, math.nan, True, buildings))
+    return reviews
+
+
+def _buildings(
+    annotation: Mapping[str, Any], names: Mapping[int, str], tile: QueuedTile, round_: Round, file: str
+) -> list[ReviewedBuilding]:
+    category = names.get(annotation["category_id"], "")
+    if category != UNKNOWN and category not in round_.categories:
+        raise LabelError(
+            "a category that is none of the round's",
+            where=file,
+            found=category,
+            remedy=f"The categories are {', '.join(round_.categories)}, and {UNKNOWN}.",
+        )
+    segmentation = annotation["segmentation"]
+    if not isinstance(segmentation, list):
+        raise LabelError(
+            "a mask instead of a polygon",
+            where=file,
+            found=f"annotation {annotation['id']}",
+            remedy="Draw polygons, or export without masks.",
+        )
+    proposal = annotation.get("attributes", {}).get("proposal")
+    number = int(proposal) if str(proposal).isdecimal() else None
+    return [
+        ReviewedBuilding(
+            shapely.Polygon(np.array(ring, dtype=np.float64).reshape(-1, 2) + tile.window[:2]),
+            None if category == UNKNOWN else category,
+            number,
+            math.nan,
+        )
+        for ring in segmentation
+        if len(ring) >= 6
+    ]

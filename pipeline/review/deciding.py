@@ -1,0 +1,199 @@
+"""From reviews to corrected labels.
+
+The rules, in words:
+
+- Of two reviews of one tile the one finished later decides; where times are equal or missing, the one
+  of the person whose name comes last. How far the two agree is reported.
+- A building that several reviewed tiles show is decided in the tile that shows most of it.
+- A proposal that is left as it was is accepted, whole, with its holes; one in another category is
+  reclassified; one with another outline is edited: of a building that the tile's edge cuts, the part inside
+  is replaced. One that is gone is rejected, unless the tile shows less than half of it.
+- What overlaps no proposal is added.
+- Outside the reviewed tiles labels stay as they were, and proposals of networks are nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import geopandas
+import numpy as np
+import shapely
+
+from pipeline.evaluate import score_image
+from pipeline.frames import window_box
+from pipeline.matching import overlapping_pairs, valid_polygons, walk
+from pipeline.polygons import largest_parts
+from pipeline.review.proposals import shown_in
+from pipeline.review.records import ReviewedBuilding, Shown, TileReview
+from pipeline.schema import Window
+
+Status = Literal["accepted", "reclassified", "edited", "rejected", "added", "kept"]
+
+UNCHANGED_PX = 0.05
+"""Hausdorff distance up to which an outline is as it was."""
+SAME_IOU = 0.3
+"""Overlap from which a drawing without a proposal's id was made from it."""
+REJECTING_SHARE = 0.5
+"""Share of a building that a tile must show for its absence to mean anything."""
+
+
+class Verdict(NamedTuple):
+    """What was decided of one proposal, or that a building was added."""
+
+    row_id: int
+    """The proposal's; 0 for an added building."""
+    status: Status
+    polygon_px: shapely.Polygon
+    """As decided; of a rejected one as proposed."""
+    category: str | None
+    review: TileReview
+    seconds: float
+    visible_share: float
+
+
+class Agreement(NamedTuple):
+    """How far two people agree on a tile."""
+
+    image_id: str
+    tile_id: str
+    people: tuple[str, str]
+    f1: float
+    """All-buildings F1 of one against the other."""
+    mean_f1: float
+
+
+def last_reviews(
+    reviews: Sequence[TileReview], categories: Sequence[str]
+) -> tuple[list[TileReview], list[Agreement]]:
+    """The review that decides each tile, and how far the others agree with it."""
+    by_tile: dict[tuple[str, str], list[TileReview]] = {}
+    for review in sorted(reviews, key=lambda one: (one.finished_at, one.person, one.file)):
+        by_tile.setdefault((review.image_id, review.tile_id), []).append(review)
+    deciding = [several[-1] for _, several in sorted(by_tile.items())]
+    agreements = [
+        _agreement(other, several[-1], categories)
+        for _, several in sorted(by_tile.items())
+        for other in several[:-1]
+    ]
+    return deciding, agreements
+
+
+def _agreement(one: TileReview, other: TileReview, categories: Sequence[str]) -> Agreement:
+    places = {name: place for place, name in enumerate(categories)}
+
+    def side(review: TileReview) -> tuple[np.ndarray, np.ndarray]:
+        known = [places.get(building.category or "", -1) for building in review.buildings]
+        return _polygons(review.buildings), np.array(known, dtype=np.int64)
+
+    (polygons, known), (truths, truths_known) = side(one), side(other)
+    said = np.where(known >= 0, known, 0)
+    score = score_image(polygons, np.eye(len(categories))[said], truths, truths_known, categories)
+    people = (one.person, other.person)
+    return Agreement(one.image_id, one.tile_id, people, score.all_f1, score.mean_f1)
+
+
+def decide(
+    rows: geopandas.GeoDataFrame,
+    polygons_px: np.ndarray,
+    reviews: Sequence[TileReview],
+    windows: Mapping[str, Window],
+) -> list[Verdict]:
+    """Verdicts on all proposals that reviewed tiles show, and on what was added.
+
+    Args:
+        rows: the proposals of one image.
+        polygons_px: object[n], their polygons in image pixels.
+        reviews: of this image, one per tile.
+        windows: by tile id.
+    """
+    best: dict[int, Verdict] = {}
+    added: list[Verdict] = []
+    whole = dict(zip(rows["row_id"].tolist(), polygons_px, strict=True))
+    for review in reviews:
+        window = windows[review.tile_id]
+        shown = shown_in(window, rows, polygons_px, whole=not review.clipped)
+        for verdict in _judge(shown, review, window, whole):
+            if verdict.status == "added":
+                added.append(verdict)
+            elif _outweighs(verdict, best.get(verdict.row_id)):
+                best[verdict.row_id] = verdict
+    return [best[row_id] for row_id in sorted(best)] + added
+
+
+def _outweighs(verdict: Verdict, other: Verdict | None) -> bool:
+    return other is None or verdict.visible_share > other.visible_share
+
+
+def _judge(
+    shown: Sequence[Shown], review: TileReview, window: Window, whole: Mapping[int, shapely.Polygon]
+) -> list[Verdict]:
+    """Verdicts of one review."""
+    buildings = [_sound(building) for building in review.buildings]
+    buildings = [building for building in buildings if building.polygon_px is not None]
+    answers = _answers(shown, buildings)
+    verdicts = []
+    for one in shown:
+        mine = answers.get(one.row_id)
+        if mine is None:
+            status: Status = "rejected" if one.visible_share >= REJECTING_SHARE else "kept"
+            polygon, category, seconds = whole[one.row_id], one.category, float("nan")
+        else:
+            building = buildings[mine]
+            status, polygon = _compare(one, building, window, whole[one.row_id], review.clipped)
+            category, seconds = building.category, building.seconds
+        verdicts.append(Verdict(one.row_id, status, polygon, category, review, seconds, one.visible_share))
+    new = sorted(set(range(len(buildings))) - set(answers.values()))
+    for place in new:
+        building = buildings[place]
+        verdicts.append(
+            Verdict(0, "added", building.polygon_px, building.category, review, building.seconds, 1.0)
+        )
+    return verdicts
+
+
+def _sound(building: ReviewedBuilding) -> ReviewedBuilding:
+    """The building with a valid polygon, None where nothing of it has an area."""
+    polygon = largest_parts(valid_polygons([building.polygon_px]))[0]
+    return building._replace(polygon_px=polygon if polygon is not None and polygon.area > 0 else None)
+
+
+def _answers(shown: Sequence[Shown], buildings: Sequence[ReviewedBuilding]) -> dict[int, int]:
+    """Building by proposal: by its id first, then by what overlaps best."""
+    proposed = {one.row_id for one in shown}
+    answers: dict[int, int] = {}
+    for place, building in enumerate(buildings):
+        if building.proposal in proposed:
+            answers.setdefault(building.proposal, place)
+    open_rows = [one for one in shown if one.row_id not in answers]
+    open_places = [place for place in range(len(buildings)) if place not in set(answers.values())]
+    pairs = overlapping_pairs(
+        _polygons([buildings[place] for place in open_places]),
+        np.array([one.polygon_px for one in open_rows], dtype=object),
+        SAME_IOU,
+    )
+    for place, row in enumerate(walk(pairs, np.zeros(len(open_places))).tolist()):
+        if row >= 0:
+            answers[open_rows[row].row_id] = open_places[place]
+    return answers
+
+
+def _compare(
+    shown: Shown, building: ReviewedBuilding, window: Window, whole: shapely.Polygon, clipped: bool
+) -> tuple[Status, shapely.Polygon]:
+    """What a person did to a proposal, and the outline that follows."""
+    before, after = shapely.Polygon(shown.polygon_px.exterior), shapely.Polygon(building.polygon_px.exterior)
+    if shapely.hausdorff_distance(before, after) <= UNCHANGED_PX:
+        return ("accepted" if building.category == shown.category else "reclassified"), whole
+    if not clipped or shown.visible_share >= 1:
+        return "edited", building.polygon_px
+    outside = shapely.difference(whole, window_box(window))
+    joined = largest_parts(np.array([shapely.union(outside, building.polygon_px)], dtype=object))[0]
+    return "edited", joined
+
+
+def _polygons(buildings: Sequence[ReviewedBuilding]) -> np.ndarray:
+    polygons = np.empty(len(buildings), dtype=object)
+    polygons[:] = [building.polygon_px for building in buildings]
+    return polygons

@@ -1,0 +1,215 @@
+"""A GeoPackage for QGIS, one per image: buildings to edit, the tiles in the order to go through, styles.
+
+A person edits outlines and classes, deletes or rejects what is no building, draws what is missing, and
+sets a tile to `done`. Only tiles that are done count; what was drawn elsewhere waits in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+
+from pipeline.errors import LabelError
+from pipeline.frames import crs_to_px, px_to_crs, window_box
+from pipeline.review.label_studio import COLOURS, UNKNOWN_COLOUR
+from pipeline.review.proposals import MIN_SHOWN, source_of
+from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, TileReview
+from pipeline.review.styles import BUILDING_STATUSES, NOW, TILE_STATUSES, style
+from pipeline.schema import Grid
+
+BUILDINGS, TILES, ROUND, STYLES = "buildings", "tiles", "review_round", "layer_styles"
+_TILE_COLOURS = {"todo": "#e69f00", "done": "#009e73"}
+
+
+def write_qgis(
+    path: Path,
+    round_number: int,
+    image_id: str,
+    grid: Grid,
+    rows: geopandas.GeoDataFrame,
+    tiles: Sequence[QueuedTile],
+    categories: Sequence[str],
+) -> None:
+    """Writes the GeoPackage of one image.
+
+    Args:
+        path: where it goes, `.gpkg`.
+        round_number: of the review.
+        image_id: the image.
+        grid: its frame.
+        rows: the proposals, of which those near the tiles are written.
+        tiles: of this image, in the order to go through.
+        categories: names to choose from; `unknown` is added.
+    """
+    queue = _tile_layer(tiles, grid)
+    near = shapely.intersects(rows.geometry.values, shapely.union_all(queue.geometry.values))
+    options = {"driver": "GPKG", "geometry_type": "Polygon", "SPATIAL_INDEX": "YES"}
+    pyogrio.write_dataframe(_building_layer(rows[near]), path, layer=BUILDINGS, **options)
+    pyogrio.write_dataframe(queue, path, layer=TILES, append=True, **options)
+    told = pd.DataFrame([{"round": round_number, "image_id": image_id}])
+    pyogrio.write_dataframe(told, path, layer=ROUND, driver="GPKG", append=True)
+    styles = _styles(categories)
+    pyogrio.write_dataframe(
+        styles, path, layer=STYLES, driver="GPKG", append=True, layer_options={"FID": "id"}
+    )
+
+
+def _building_layer(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    categories = [name if isinstance(name, str) else UNKNOWN for name in rows["category"]]
+    columns = {
+        "building_id": rows["row_id"].astype("Int64"),
+        "class_name": pd.Series(categories, index=rows.index, dtype="string"),
+        "status": pd.Series("proposed", index=rows.index, dtype="string"),
+        "note": pd.Series(None, index=rows.index, dtype="string"),
+        "score": rows["score"].astype("float64"),
+        "source": pd.Series(
+            [source_of(row) for row in rows.to_dict("records")], index=rows.index, dtype="string"
+        ),
+    }
+    return geopandas.GeoDataFrame(columns, geometry=rows.geometry, crs=rows.crs)
+
+
+def _tile_layer(tiles: Sequence[QueuedTile], grid: Grid) -> geopandas.GeoDataFrame:
+    empty = pd.Series([None] * len(tiles), dtype="string")
+    columns = {
+        "turn": np.arange(1, len(tiles) + 1),
+        "tile_id": [tile.tile_id for tile in tiles],
+        "status": ["todo"] * len(tiles),
+        "reviewer": empty,
+        "finished_at": empty,
+        "minutes": np.full(len(tiles), np.nan),
+        "reason": [tile.reason for tile in tiles],
+        "uncertainty": [tile.uncertainty for tile in tiles],
+    }
+    boxes = np.array([window_box(tile.window) for tile in tiles], dtype=object)
+    return geopandas.GeoDataFrame(columns, geometry=px_to_crs(boxes, grid.transform), crs=grid.crs)
+
+
+def _styles(categories: Sequence[str]) -> pd.DataFrame:
+    """The table in which QGIS looks for the styles of a GeoPackage's layers."""
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(categories)}
+    colours[UNKNOWN] = UNKNOWN_COLOUR
+    buildings = style(
+        "class_name",
+        colours,
+        {"class_name": tuple(colours), "status": BUILDING_STATUSES},
+        {"status": ("'added'", False)},
+        ("building_id", "score", "source"),
+    )
+    tiles = style(
+        "status",
+        _TILE_COLOURS,
+        {"status": TILE_STATUSES},
+        {"reviewer": ("@user_account_name", True), "finished_at": (NOW, True)},
+        ("turn", "tile_id", "reason", "uncertainty"),
+    )
+    qml = {BUILDINGS: buildings, TILES: tiles}
+    return pd.DataFrame(
+        {
+            "f_table_catalog": "",
+            "f_table_schema": "",
+            "f_table_name": list(qml),
+            "f_geometry_column": "geom",
+            "styleName": "review",
+            "styleQML": list(qml.values()),
+            "styleSLD": "",
+            "useAsDefault": True,
+            "description": "of a review round",
+            "owner": "",
+            "ui": "",
+            "update_time": pd.Timestamp("1970-01-01"),
+        }
+    )
+
+
+def read_qgis(path: Path, round_: Round) -> list[TileReview]:
+    """The reviews in an edited GeoPackage: one per tile that is done.
+
+    Args:
+        path: the file.
+        round_: the round that it answers.
+
+    Raises:
+        LabelError: it is not a review's GeoPackage, is of another round, or a class is no category.
+    """
+    try:
+        told = pyogrio.read_dataframe(path, layer=ROUND).iloc[0]
+        buildings = pyogrio.read_dataframe(path, layer=BUILDINGS)
+        tiles = pyogrio.read_dataframe(path, layer=TILES, datetime_as_string=True)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, IndexError) as error:
+        raise LabelError(
+            f"not the GeoPackage of a review: {error}",
+            where=path,
+            remedy="Return the file that was exported, with its layers.",
+        ) from error
+    image_id = str(told["image_id"])
+    if int(told["round"]) != round_.round or image_id not in round_.grids:
+        raise LabelError(
+            "of another round",
+            where=path,
+            found=f"round {told['round']} of {image_id}",
+            remedy=f"Return what was exported for round {round_.round}.",
+        )
+    return _reviews(path, round_, image_id, buildings, tiles[tiles["status"] == "done"])
+
+
+def _reviews(
+    path: Path, round_: Round, image_id: str, buildings: geopandas.GeoDataFrame, done: geopandas.GeoDataFrame
+) -> list[TileReview]:
+    kept = buildings[buildings["status"].fillna("") != "rejected"]
+    kept = kept[~(kept.geometry.isna() | kept.geometry.is_empty)]
+    found = [_building(row, round_, path) for row in kept.to_dict("records")]
+    polygons = crs_to_px(kept.geometry.values, round_.grids[image_id].transform)
+    windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
+    boxes = {str(name): window_box(windows[str(name)]) for name in done["tile_id"]}
+    homes = _homes(polygons, [building.proposal for building in found], boxes)
+    reviews = []
+    for row in done.to_dict("records"):
+        person = row["reviewer"] if isinstance(row["reviewer"], str) and row["reviewer"] else path.stem
+        finished = row["finished_at"] if isinstance(row["finished_at"], str) else ""
+        mine = [
+            building._replace(polygon_px=polygon)
+            for building, polygon, home in zip(found, polygons, homes, strict=True)
+            if row["tile_id"] in home
+        ]
+        seconds = 60 * row["minutes"]
+        reviews.append(
+            TileReview(image_id, row["tile_id"], person, finished, path.name, seconds, False, mine)
+        )
+    return reviews
+
+
+def _building(row: dict, round_: Round, path: Path) -> ReviewedBuilding:
+    name = row["class_name"] if isinstance(row["class_name"], str) else UNKNOWN
+    if name != UNKNOWN and name not in round_.categories:
+        raise LabelError(
+            "a class that is no category",
+            where=path,
+            found=name,
+            remedy=f"The categories are {', '.join(round_.categories)}, and {UNKNOWN}.",
+        )
+    proposal = None if pd.isna(row["building_id"]) else int(row["building_id"])
+    return ReviewedBuilding(row["geometry"], None if name == UNKNOWN else name, proposal, math.nan)
+
+
+def _homes(
+    polygons: np.ndarray, proposals: Sequence[int | None], boxes: dict[str, shapely.Polygon]
+) -> list[set[str]]:
+    """The tiles that answer for each: all that show a proposal, the one that shows most of a new one."""
+    homes: list[set[str]] = []
+    for polygon, proposal in zip(polygons, proposals, strict=True):
+        shares = {
+            name: polygon.intersection(box).area / polygon.area if polygon.area else 0.0
+            for name, box in boxes.items()
+            if polygon.is_valid and polygon.intersects(box)
+        }
+        seen = {name for name, share in shares.items() if share > MIN_SHOWN}
+        homes.append({max(shares, key=lambda name: shares[name])} if seen and proposal is None else seen)
+    return homes

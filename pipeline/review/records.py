@@ -1,0 +1,105 @@
+"""The tiles of a round, what is shown in them, and what people say of it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import shapely
+from pydantic import Field
+
+from pipeline.schema import Artifact, Grid, Versioned, Window
+
+UNKNOWN = "unknown"
+"""What tools call a building without a known condition: they ask for some label."""
+
+
+class QueuedTile(Artifact):
+    """A tile that somebody is asked to look at."""
+
+    image_id: str
+    tile_id: str
+    window: Window
+    uncertainty: float
+    """How unsure the networks are of it, see `pipeline.review.uncertainty`."""
+    reason: Literal["uncertain", "random"]
+
+    @property
+    def name(self) -> str:
+        """Stem of its chip's file name."""
+        return f"{self.image_id}__{self.tile_id}"
+
+
+class Queue(Versioned):
+    """The tiles of a round in the order to look at them (`review/round_<n>/queue.json`)."""
+
+    round: int = Field(ge=1)
+    candidates: int
+    """Tiles they were chosen from."""
+    tiles: list[QueuedTile]
+
+
+class Round(Versioned):
+    """A round as it went out (`review/round_<n>/round.json`); never changed while people work on it."""
+
+    round: int = Field(ge=1)
+    exported_at: str
+    categories: list[str]
+    tiles: list[QueuedTile]
+    grids: dict[str, Grid]
+    """By image."""
+    proposals: dict[str, str]
+    """By image, the version that holds what people are shown."""
+    bases: dict[str, str]
+    """By image, the version of the labels that there were; images without labels have none."""
+    evaluated: dict[str, str]
+    """By image with labels, the version of the network's buildings at the time, for comparing rounds."""
+    held_out: dict[str, list[Window]]
+    """By training image, the ground that no round ever learns from."""
+
+    def tile(self, name: str) -> QueuedTile | None:
+        """The tile whose chip has this name."""
+        return next((tile for tile in self.tiles if tile.name == name), None)
+
+
+class Shown(NamedTuple):
+    """What a tile shows of a proposal."""
+
+    row_id: int
+    polygon_px: shapely.Polygon
+    """Inside the tile, image pixels."""
+    category: str | None
+    score: float
+    """NaN for what a person drew."""
+    source: str
+    """Network, person or file."""
+    visible_share: float
+    """Area inside the tile over the whole, in (0, 1]."""
+
+
+class ReviewedBuilding(NamedTuple):
+    """A building as a person left it."""
+
+    polygon_px: shapely.Polygon
+    """Image pixels; of chips the part that lies in the tile."""
+    category: str | None
+    proposal: int | None
+    """Row of the proposal it was made from; None where the tool does not say, or for a new one."""
+    seconds: float
+    """Spent on it; NaN where nobody counted."""
+
+
+class TileReview(NamedTuple):
+    """What one person made of one tile."""
+
+    image_id: str
+    tile_id: str
+    person: str
+    finished_at: str
+    """ISO 8601; empty where the tool does not say."""
+    file: str
+    """Where it was read from."""
+    seconds: float
+    """Spent on the tile; NaN where nobody counted."""
+    clipped: bool
+    """Whether the person saw a chip, on which buildings end at the tile's edge."""
+    buildings: list[ReviewedBuilding]

@@ -1,0 +1,44 @@
+"""What people hand back, in whichever of the formats it went out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipeline.errors import LabelError
+from pipeline.review.coco import is_coco, read_coco
+from pipeline.review.label_studio import is_label_studio, read_label_studio
+from pipeline.review.qgis import read_qgis
+from pipeline.review.records import Round, TileReview
+
+SUFFIXES = (".gpkg", ".json")
+
+
+def returned_files(folder: Path) -> list[Path]:
+    """The files of a folder that may hold reviews, by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def read_returned(path: Path, round_: Round) -> list[TileReview]:
+    """The reviews in a file: a GeoPackage edited in QGIS, a JSON export of Label Studio, or COCO.
+
+    Raises:
+        LabelError: it is none of them, or of another round.
+    """
+    if path.suffix.lower() == ".gpkg":
+        return read_qgis(path, round_)
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise LabelError(f"not JSON: {error}", where=path, remedy="Export it again.") from error
+    if is_label_studio(content):
+        return read_label_studio(content, round_, path.name)
+    if is_coco(content):
+        return read_coco(content, round_, path.name)
+    raise LabelError(
+        "neither an export of Label Studio nor COCO",
+        where=path,
+        remedy="Export as JSON (not JSON-MIN), or as COCO.",
+    )

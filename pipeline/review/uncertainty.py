@@ -1,0 +1,107 @@
+"""How unsure networks are of a tile, in doubtful buildings: what a look at it may teach.
+
+A tile's uncertainty is a sum over what was found in it, so that a tile with many doubts comes before one
+with few: of each detection the entropy of its probabilities, background included, on a scale where an even
+spread is 1; of each that a neighbouring tile should have seen in the common strip and did not, its score;
+and of each building that another network did not find, its score.
+
+Source: Settles, Active Learning Literature Survey (2009), uncertainty sampling and query by committee.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+
+from pipeline.frames import window_box
+from pipeline.matching import overlapping_pairs
+from pipeline.schema import Window
+
+AGREEMENT = 0.3
+"""Share |A∩B| / |A∪B| in a common strip from which two tiles show the same building, as in merging."""
+MARGIN_PX = 8.0
+"""Width along a window's edge in which tiles are not compared: masks are not trusted there."""
+MIN_STRIP_SHARE = 0.5
+"""Share of a detection inside a strip from which the neighbour should have seen it."""
+COMMITTEE_IOU = 0.5
+"""Overlap from which two networks found the same building."""
+
+
+class TileFindings(NamedTuple):
+    """What a network found in one tile."""
+
+    window: Window
+    polygons: np.ndarray
+    """object[n] of valid polygons, image pixels."""
+    probabilities: np.ndarray
+    """float64[n, k]."""
+
+
+def entropies(probabilities: np.ndarray) -> np.ndarray:
+    """float64[n] in 0..1: entropy of each row and its rest to 1, over that of an even spread.
+
+    Args:
+        probabilities: float64[n, k] in [0, 1], rows sum to at most 1.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    rest = np.clip(1 - probabilities.sum(axis=1, keepdims=True), 0, 1)
+    spread = np.concatenate([probabilities, rest], axis=1)
+    logs = np.log(spread, out=np.zeros_like(spread), where=spread > 0)
+    return -(spread * logs).sum(axis=1) / np.log(spread.shape[1])
+
+
+def tile_uncertainties(tiles: Sequence[TileFindings]) -> np.ndarray:
+    """float64[t]: doubts of one network about each tile of an image.
+
+    Args:
+        tiles: of one image, each with all that was found in it.
+    """
+    doubts = np.array([entropies(tile.probabilities).sum() for tile in tiles], dtype=np.float64)
+    boxes = np.array([window_box(tile.window) for tile in tiles], dtype=object)
+    first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    for here, there in zip(first.tolist(), second.tolist(), strict=True):
+        if here != there:
+            doubts[here] += _unseen(tiles[here], tiles[there], boxes[here], boxes[there])
+    return doubts
+
+
+def _unseen(
+    mine: TileFindings, other: TileFindings, box: shapely.Polygon, other_box: shapely.Polygon
+) -> float:
+    """Scores of what one tile shows in the common strip and the other does not."""
+    strip = shapely.intersection(box.buffer(-MARGIN_PX), other_box.buffer(-MARGIN_PX))
+    if not len(mine.polygons) or strip.area == 0:
+        return 0.0
+    inside = shapely.intersection(mine.polygons, strip)
+    due = shapely.area(inside) >= MIN_STRIP_SHARE * shapely.area(mine.polygons)
+    seen = shapely.intersection(other.polygons, strip)
+    pairs = overlapping_pairs(inside[due], seen, AGREEMENT)
+    alone = np.ones(int(due.sum()), dtype=bool)
+    alone[pairs.proposals] = False
+    return float(mine.probabilities[due].max(axis=1, initial=0.0)[alone].sum())
+
+
+def committee_doubts(
+    windows: Sequence[Window],
+    polygons: np.ndarray,
+    scores: np.ndarray,
+    others: np.ndarray,
+) -> np.ndarray:
+    """float64[t]: by tile, the scores of one network's buildings that another did not find.
+
+    A building counts in every tile that holds its centre.
+
+    Args:
+        windows: the tiles'.
+        polygons: object[n], what the one network found, image pixels.
+        scores: float64[n].
+        others: object[m], what the other found.
+    """
+    alone = np.ones(len(polygons), dtype=bool)
+    alone[overlapping_pairs(polygons, others, COMMITTEE_IOU).proposals] = False
+    boxes = np.array([window_box(window) for window in windows], dtype=object)
+    building, tile = shapely.STRtree(boxes).query(shapely.centroid(polygons[alone]), predicate="intersects")
+    return np.bincount(tile, scores[alone][building], minlength=len(windows)).astype(np.float64)

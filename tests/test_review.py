@@ -1,0 +1,380 @@
+"""The review loop's pure parts: what goes out and comes back, what is decided, which tiles are chosen."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import sqlite3
+import xml.etree.ElementTree as ElementTree
+from contextlib import closing
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import LabelError
+from pipeline.frames import crs_to_px, px_to_crs
+from pipeline.review.coco import coco_dataset, read_coco
+from pipeline.review.deciding import decide, last_reviews
+from pipeline.review.label_studio import labeling_config, labeling_task, read_label_studio
+from pipeline.review.proposals import pixels_of, propose, shown_in
+from pipeline.review.qgis import read_qgis, write_qgis
+from pipeline.review.records import QueuedTile, ReviewedBuilding, Round, TileReview
+from pipeline.review.returned import read_returned
+from pipeline.review.rules import ReviewRules
+from pipeline.review.selection import Candidate, choose_for_review
+from pipeline.review.uncertainty import TileFindings, committee_doubts, entropies, tile_uncertainties
+from pipeline.schema import Grid, Window
+from pipeline.stores.versions import row_frame
+
+CATEGORIES = ("foundation", "unfinished", "completed")
+GRID = Grid(
+    width=2000,
+    height=1500,
+    crs="EPSG:32737",
+    srid=32737,
+    # Turned by a few degrees, at 7.7 cm.
+    transform=(0.0768, 0.0053, 533012.3456, 0.0053, -0.0768, 9367123.4567),
+    ground_m_per_px=(0.077, 0.077),
+    bands=[1, 2, 3],
+    stretch=None,
+    observed="2018-04-30T00:00:00Z",
+)
+LEFT = QueuedTile(
+    image_id="a", tile_id="r0000_c0000", window=Window(0, 0, 500, 400), uncertainty=2.5, reason="uncertain"
+)
+RIGHT = QueuedTile(
+    image_id="a", tile_id="r0000_c0002", window=Window(500, 0, 500, 400), uncertainty=1.0, reason="random"
+)
+ROUND = Round(
+    round=1,
+    exported_at="2026-01-01T00:00:00+00:00",
+    categories=list(CATEGORIES),
+    tiles=[LEFT, RIGHT],
+    grids={"a": GRID},
+    proposals={"a": "proposals-001"},
+    bases={},
+    evaluated={},
+    held_out={},
+)
+HOLED = shapely.box(100, 100, 160, 150).difference(shapely.box(120, 115, 140, 130))
+PROPOSED_PX = [
+    HOLED,  # 1
+    shapely.box(200, 100, 240, 140),  # 2
+    shapely.box(460, 200, 540, 260),  # 3: half in either tile
+    shapely.box(300, 300, 340, 330),  # 4
+    shapely.box(700, 100, 760.123, 180.456),  # 5
+    shapely.box(1200, 900, 1300, 1000),  # 6: in neither
+]
+
+
+def proposals() -> gpd.GeoDataFrame:
+    return row_frame(
+        px_to_crs(np.array(PROPOSED_PX, dtype=object), GRID.transform),
+        GRID.crs,
+        category=["completed", "foundation", "completed", None, "unfinished", "completed"],
+        score=[0.91, 0.62, 0.8, None, 0.55, 0.9],
+        model=["net/abc"] * 3 + [None, "net/abc", "net/abc"],
+        file=[None] * 3 + ["drawn.geojson"] + [None] * 2,
+    )
+
+
+def shown(tile: QueuedTile) -> list:
+    rows = proposals()
+    return shown_in(tile.window, rows, pixels_of(rows, GRID))
+
+
+def annotated(tile: QueuedTile, **annotation) -> dict:
+    """A task of Label Studio as it exports it when a person has left everything as it was."""
+    task = json.loads(json.dumps(labeling_task(tile, shown(tile), "x.jpg")))
+    result = copy.deepcopy(task["predictions"][0]["result"])
+    given = {"completed_by": {"id": 1, "email": "amina@example.org"}, "lead_time": 12.5}
+    return task | {
+        "annotations": [given | {"result": result, "updated_at": "2026-01-02T00:00:00Z"} | annotation]
+    }
+
+
+def verdicts(reviews: list[TileReview]) -> dict:
+    rows = proposals()
+    windows = {tile.tile_id: tile.window for tile in (LEFT, RIGHT)}
+    found = decide(rows, pixels_of(rows, GRID), reviews, windows)
+    return {(verdict.row_id, verdict.status): verdict for verdict in found}
+
+
+def test_labeling_interface_names_every_category_and_the_unknown_one():
+    view = ElementTree.fromstring(labeling_config(CATEGORIES))
+    assert [label.get("value") for label in view.iter("Label")] == [*CATEGORIES, "unknown"]
+    assert view.find("Image").get("value") == "$image"
+
+
+def test_label_studio_left_alone_accepts_everything_whole():
+    reviews = read_label_studio([annotated(LEFT), annotated(RIGHT)], ROUND, "export.json")
+    assert [review.person for review in reviews] == ["amina@example.org"] * 2
+    assert reviews[0].seconds == 12.5
+    found = verdicts(reviews)
+    assert set(found) == {(row, "accepted") for row in range(1, 6)}, "nothing is said of what no tile shows"
+    assert (
+        found[1, "accepted"].polygon_px.equals(HOLED)
+        or shapely.hausdorff_distance(found[1, "accepted"].polygon_px, HOLED) < 1e-6
+    )
+    assert found[3, "accepted"].polygon_px.area == pytest.approx(80 * 60)
+    assert found[4, "accepted"].category is None
+
+
+def test_label_studio_edits_become_verdicts():
+    task = annotated(LEFT)
+    regions = {region["id"]: region for region in task["annotations"][0]["result"]}
+    regions["proposal-1"]["value"]["polygonlabels"] = ["foundation"]
+    regions["proposal-2"]["value"]["points"][0][0] += 2  # 10 px
+    clipped = regions["proposal-3"]["value"]["points"]
+    clipped[:] = [[x, y + 5] for x, y in clipped]  # 20 px down
+    drawn = {
+        "type": "polygonlabels",
+        "id": "Xy12",
+        "value": {"points": [[10, 60], [20, 60], [20, 70]], "polygonlabels": ["unfinished"]},
+    }
+    task["annotations"][0]["result"] = [regions[f"proposal-{n}"] for n in (1, 2, 3)] + [drawn]
+    found = verdicts(read_label_studio([task], ROUND, "export.json"))
+    assert set(found) == {(1, "reclassified"), (2, "edited"), (3, "edited"), (4, "rejected"), (0, "added")}
+    assert found[1, "reclassified"].category == "foundation"
+    # What lies beyond the tile stays, what lies inside is replaced.
+    assert found[3, "edited"].polygon_px.bounds == pytest.approx((460, 200, 540, 280))
+    assert found[0, "added"].polygon_px.bounds == pytest.approx((50, 240, 100, 280))
+
+
+def test_label_studio_skips_what_was_cancelled_and_refuses_other_projects():
+    assert read_label_studio([annotated(LEFT, was_cancelled=True)], ROUND, "x.json") == []
+    task = annotated(LEFT)
+    task["data"]["tile"] = "b__r0000_c0000"
+    with pytest.raises(LabelError, match="another round or project"):
+        read_label_studio([task], ROUND, "x.json")
+    task = annotated(LEFT)
+    task["annotations"][0]["result"][0]["value"]["polygonlabels"] = ["ruin"]
+    with pytest.raises(LabelError, match="no category"):
+        read_label_studio([task], ROUND, "x.json")
+
+
+@given(
+    st.lists(st.tuples(st.floats(1, 999), st.floats(1, 799)), min_size=3, max_size=30),
+    st.integers(0, 4000),
+    st.integers(0, 4000),
+    st.integers(7, 4096),
+    st.integers(7, 4096),
+)
+@settings(max_examples=60, deadline=None)
+def test_chips_map_back_to_the_image_exactly(points, col_off, row_off, width, height):
+    """Through JSON, percent and chip pixels and back: far below a thousandth of a pixel."""
+    xy = np.array(points) * (width / 1000, height / 800) + (col_off, row_off)
+    polygon = shapely.Polygon(xy)
+    tile = LEFT.model_copy(update={"window": Window(col_off, row_off, width, height)})
+    round_ = ROUND.model_copy(update={"tiles": [tile]})
+    one = shown(LEFT)[0]._replace(polygon_px=polygon, row_id=7)
+    task = json.loads(json.dumps(labeling_task(tile, [one], "x.jpg")))
+    task["annotations"] = [{"result": task["predictions"][0]["result"], "completed_by": 3}]
+    dataset = json.loads(json.dumps(coco_dataset([tile], {tile.name: [one]}, CATEGORIES)))
+    for review in (*read_label_studio([task], round_, "x"), *read_coco(dataset, round_, "x.json")):
+        (building,) = review.buildings
+        back = shapely.get_coordinates(building.polygon_px)
+        assert np.abs(back - shapely.get_coordinates(polygon)).max() < 1e-6
+        assert building.proposal == 7
+        again = px_to_crs([building.polygon_px], GRID.transform)
+        assert np.abs(shapely.get_coordinates(crs_to_px(again, GRID.transform)) - back).max() < 1e-3
+
+
+def test_coco_is_read_by_the_reference_reader_and_comes_back(tmp_path):
+    dataset = coco_dataset([LEFT, RIGHT], {tile.name: shown(tile) for tile in (LEFT, RIGHT)}, CATEGORIES)
+    path = tmp_path / "juma.json"
+    path.write_text(json.dumps(dataset))
+    from pycocotools.coco import COCO
+
+    reference = COCO(str(path))
+    assert (
+        len(reference.getAnnIds()) == 6
+        and [c["name"] for c in reference.loadCats(reference.getCatIds())][-1] == "unknown"
+    )
+    assert reference.annToMask(reference.loadAnns([2])[0]).sum() == 40 * 40
+    reviews = read_returned(path, ROUND)
+    assert {review.person for review in reviews} == {"juma"}
+    assert set(verdicts(reviews)) == {(row, "accepted") for row in range(1, 6)}
+    # A tool that drops attributes and rounds: what overlaps is the same building.
+    for annotation in dataset["annotations"]:
+        del annotation["attributes"]
+        annotation["segmentation"] = [np.round(annotation["segmentation"][0], 2).tolist()]
+    path.write_text(json.dumps(dataset))
+    assert set(verdicts(read_returned(path, ROUND))) == {(row, "accepted") for row in range(1, 6)}
+
+
+def edit(path, *statements: str) -> None:
+    """SQL on a GeoPackage, whose spatial triggers need functions that SQLite lacks."""
+    with closing(sqlite3.connect(path)) as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f'DROP TRIGGER "{name}"')
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_geopackage_goes_out_with_forms_and_comes_back_with_edits(tmp_path):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT, RIGHT], CATEGORIES)
+    layers = dict(pyogrio.list_layers(path).tolist())
+    assert layers["buildings"] == layers["tiles"] == "Polygon" and layers["layer_styles"] is None
+    styles = pyogrio.read_dataframe(path, layer="layer_styles")
+    assert styles["f_table_name"].tolist() == ["buildings", "tiles"] and styles["useAsDefault"].all()
+    qml = ElementTree.fromstring(styles["styleQML"][0].partition("\n")[2])
+    values = [
+        option.get("value") for option in qml.iterfind(".//field[@name='class_name']//Option/Option/Option")
+    ]
+    assert [value for value in values if value] == [*CATEGORIES, "unknown"]
+    assert len(pyogrio.read_dataframe(path, layer="buildings")) == 5, (
+        "what is far from all tiles stays at home"
+    )
+    assert read_qgis(path, ROUND) == [], "no tile is done yet"
+
+    edit(
+        path,
+        "UPDATE tiles SET status = 'done', reviewer = 'juma', minutes = 1.5 WHERE turn = 1",
+        "UPDATE buildings SET class_name = 'completed' WHERE building_id = 2",
+        "UPDATE buildings SET status = 'rejected' WHERE building_id = 1",
+        "DELETE FROM buildings WHERE building_id = 4",
+    )
+    (review,) = read_returned(path, ROUND)
+    assert (review.person, review.seconds, review.tile_id) == ("juma", 90.0, LEFT.tile_id)
+    found = verdicts([review])
+    assert set(found) == {(1, "rejected"), (2, "reclassified"), (3, "accepted"), (4, "rejected")}
+
+    rows = pyogrio.read_dataframe(path, layer="buildings")
+    new = px_to_crs([shapely.box(400, 10, 450, 60)], GRID.transform)[0]
+    added = (
+        rows.iloc[:1]
+        .assign(building_id=None, status="added", class_name="unfinished")
+        .set_geometry([new], crs=rows.crs)
+    )
+    pyogrio.write_dataframe(added, path, layer="buildings", append=True)
+    found = verdicts(read_returned(path, ROUND))
+    assert found[0, "added"].category == "unfinished"
+    with pytest.raises(LabelError, match="another round"):
+        read_returned(path, ROUND.model_copy(update={"round": 2}))
+
+
+def test_files_of_no_known_format_are_said_so(tmp_path):
+    for name, content in (("a.json", "{}"), ("b.json", "nothing"), ("c.gpkg", "nothing")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(LabelError) as error:
+            read_returned(tmp_path / name, ROUND)
+        assert error.value.remedy and "\n" not in str(error.value)
+
+
+def review(person: str, finished_at: str, *polygons, category="completed") -> TileReview:
+    buildings = [ReviewedBuilding(polygon, category, None, math.nan) for polygon in polygons]
+    return TileReview("a", LEFT.tile_id, person, finished_at, f"{person}.json", math.nan, True, buildings)
+
+
+def test_of_two_reviewers_the_later_decides_whatever_the_order():
+    one = review("amina", "2026-01-02T10:00:00Z", shapely.box(0, 0, 10, 10), shapely.box(20, 0, 30, 10))
+    two = review("juma", "2026-01-02T09:00:00Z", shapely.box(0, 0, 10, 10))
+    for order in ([one, two], [two, one]):
+        deciding, agreements = last_reviews(order, CATEGORIES)
+        assert [chosen.person for chosen in deciding] == ["amina"]
+        assert agreements[0].people == ("juma", "amina") and agreements[0].f1 == pytest.approx(2 / 3)
+    equal = [review(name, "", shapely.box(0, 0, 10, 10)) for name in ("juma", "amina")]
+    assert [chosen.person for chosen in last_reviews(equal, CATEGORIES)[0]] == ["juma"]
+
+
+def test_a_building_in_two_tiles_is_decided_where_most_of_it_shows():
+    rows = row_frame(
+        px_to_crs([shapely.box(470, 100, 600, 200)], GRID.transform), GRID.crs, category="completed"
+    )
+    windows = {tile.tile_id: tile.window for tile in (LEFT, RIGHT)}
+    left = TileReview("a", LEFT.tile_id, "x", "", "", math.nan, True, [])
+    right = left._replace(
+        tile_id=RIGHT.tile_id,
+        buildings=[ReviewedBuilding(shapely.box(500, 100, 600, 200), "completed", 1, math.nan)],
+    )
+    (verdict,) = decide(rows, pixels_of(rows, GRID), [left, right], windows)
+    assert verdict.status == "accepted" and verdict.polygon_px.bounds[0] == pytest.approx(470)
+    (alone,) = decide(rows, pixels_of(rows, GRID), [left], windows)
+    assert alone.status == "kept", "a quarter of it missing from a tile says nothing"
+
+
+def test_proposals_are_the_labels_and_what_networks_find_beside_them():
+    base = row_frame([shapely.box(0, 0, 10, 10)], GRID.crs, category="completed", file="drawn.geojson")
+    found = row_frame(
+        [shapely.box(1, 0, 11, 10), shapely.box(50, 0, 60, 10)],
+        GRID.crs,
+        category="foundation",
+        score=0.8,
+        model="net/abc",
+    )
+    rows = propose(base, "labels-1", found, "net-abc", 1, "2026-01-01T00:00:00Z")
+    assert rows["parent"].tolist() == ["labels-1:1", "net-abc:2"]
+    assert rows["file"].tolist() == ["drawn.geojson", None] and rows["model"].tolist() == [None, "net/abc"]
+    assert propose(None, "", found, "net-abc", 1, "")["parent"].tolist() == ["net-abc:1", "net-abc:2"]
+
+
+# Which tiles ------------------------------------------------------------------------------------------------
+
+
+def test_entropy_is_none_for_the_sure_and_one_for_the_lost():
+    assert entropies(np.array([[1.0, 0, 0], [0.25, 0.25, 0.25], [0.5, 0.5, 0]])) == pytest.approx([0, 1, 0.5])
+
+
+def test_tiles_that_disagree_are_uncertain():
+    windows = [Window(0, 0, 200, 200), Window(100, 0, 200, 200), Window(300, 0, 200, 200)]
+    strip = np.array([shapely.box(120, 50, 160, 90)], dtype=object)
+    sure, nothing = np.array([[0.0, 0.0, 1.0]]), (np.empty(0, dtype=object), np.empty((0, 3)))
+    both = tile_uncertainties([TileFindings(windows[0], strip, sure), TileFindings(windows[1], strip, sure)])
+    one = tile_uncertainties([TileFindings(windows[0], strip, sure), TileFindings(windows[1], *nothing)])
+    assert both == pytest.approx([0, 0]) and one == pytest.approx([1, 0])
+    doubts = committee_doubts(windows, strip, np.array([0.7]), np.empty(0, dtype=object))
+    assert doubts == pytest.approx([0.7, 0.7, 0])
+    assert committee_doubts(windows, strip, np.array([0.7]), strip) == pytest.approx([0, 0, 0])
+
+
+def candidates(side: int = 8, step: int = 100) -> list[Candidate]:
+    random = np.random.default_rng(5)
+    return [
+        Candidate("a", Window(step * column, step * row, 150, 150), float(random.uniform()))
+        for row in range(side)
+        for column in range(side)
+    ]
+
+
+def test_tiles_of_a_round_share_no_pixel_and_keep_to_the_budget():
+    tiles = candidates()
+    chosen = choose_for_review(tiles, ReviewRules(budget=8, random_share=0.25), 1, None)
+    assert len(chosen) == 8 and sum(one.by_chance for one in chosen) == 2
+    boxes = [
+        shapely.box(w.col_off, w.row_off, w.col_off + w.width, w.row_off + w.height)
+        for w in (tiles[one.place].window for one in chosen)
+    ]
+    assert sum(box.intersection(other).area for box in boxes for other in boxes if box is not other) == 0
+    assert chosen == choose_for_review(tiles, ReviewRules(budget=8, random_share=0.25), 1, None)
+    assert chosen != choose_for_review(tiles, ReviewRules(budget=8, random_share=0.25), 2, None)
+    everything = choose_for_review(tiles[:3], ReviewRules(budget=50, random_share=0.0), 1, None)
+    assert 1 <= len(everything) <= 3
+    assert choose_for_review([], ReviewRules(), 1, None) == []
+
+
+def test_uncertain_tiles_are_chosen_to_differ():
+    tiles = [Candidate("a", Window(200 * i, 0, 100, 100), 1.0 - i / 100) for i in range(20)]
+    groups = np.array([[i % 2, i % 2] for i in range(20)], dtype=float)
+    groups[7] = (9, 9)
+    rules = ReviewRules(budget=3, random_share=0.0, diversity=5)
+    chosen = choose_for_review(tiles, rules, 1, lambda indices: groups[list(indices)])
+    assert [one.place for one in chosen] == [0, 7, 1], "the most uncertain, the odd one, the other group"
+    plain = choose_for_review(
+        tiles, ReviewRules(budget=3, random_share=0.0, diversity=1), 1, lambda i: groups[list(i)]
+    )
+    assert [one.place for one in plain] == [0, 1, 2]
+
+
+def test_rules_that_make_no_sense_are_refused():
+    for wrong in ({"budget": 0}, {"random_share": 2.0}, {"diversity": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ReviewRules(**wrong)
