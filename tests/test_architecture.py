@@ -14,7 +14,7 @@ FLOORS = [
     {"pipeline.steps"},
     {"pipeline.settings", "pipeline.targets"},
     {"pipeline.review"},
-    {"pipeline.seam_score", "pipeline.calibration", "pipeline.held_out", "pipeline.metrics"},
+    {"pipeline.cost", "pipeline.seam_score", "pipeline.calibration", "pipeline.held_out", "pipeline.metrics"},
     {"pipeline.raster", "pipeline.stores", "pipeline.sample", "pipeline.catalogue", "pipeline.provenance"}
     | {"pipeline.tiling", "pipeline.labels", "pipeline.pairs", "pipeline.inference", "pipeline.vectorize"}
     | {"pipeline.large"}
@@ -27,7 +27,7 @@ FLOORS = [
     }
     | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"}
     | {"pipeline.training_curves"},
-    {"pipeline.frames", "pipeline.evidence", "pipeline.painting", "pipeline.rounding"},
+    {"pipeline.frames", "pipeline.evidence", "pipeline.clipping", "pipeline.painting", "pipeline.rounding"},
     {"pipeline.checks"},
     {"pipeline.polygons", "pipeline.atomic", "pipeline.matching", "pipeline.bootstrap"}
     | {"pipeline.temperature"},
@@ -36,7 +36,17 @@ FLOORS = [
 ]
 PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams", "thresholds", "submission"]
 PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
-PURE += ["bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize", "temperature"]
+PURE += [
+    "clipping",
+    "cost",
+    "bootstrap",
+    "calibration",
+    "evidence",
+    "held_out",
+    "metrics",
+    "regularize",
+    "temperature",
+]
 PURE += ["training_curves"]
 PURE += ["checks", "review"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")

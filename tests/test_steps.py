@@ -93,7 +93,7 @@ def test_only_labelled_ground_is_learnt_from(tmp_path, image, index):
     ground = on_ground(0, 0, 250, 300)
     folder = tmp_path / "pairs"
     folder.mkdir()
-    cut_tiles(index, image, items, ground, PairRules(), folder, lambda share, text: None)
+    cut_tiles(index, image, Imagery(), items, ground, PairRules(), folder, lambda share, text: None)
     windows = json.loads((folder / "pairs.json").read_text())["windows"]
     assert {window[0] for window in windows.values()} == {0, 150}
     for name, (left, *_) in windows.items():

@@ -16,7 +16,7 @@ from rasterio.windows import transform as window_transform
 
 from pipeline.frames import crs_to_px, px_to_crs, window_boxes
 from pipeline.pairs import PairRules, choose_tiles, items_in_tile
-from pipeline.raster import Raster
+from pipeline.raster import Imagery, Raster
 from pipeline.schema import Grid, Tile, TileIndex, TileItems
 from pipeline.steps import Progress
 
@@ -34,6 +34,7 @@ def tile_frame(index: TileIndex) -> geopandas.GeoDataFrame:
 def cut_tiles(
     index: TileIndex,
     source: Path | str,
+    imagery: Imagery,
     items: geopandas.GeoDataFrame,
     area: shapely.Geometry | None,
     rules: PairRules,
@@ -45,6 +46,7 @@ def cut_tiles(
     Args:
         index: the image's tiles.
         source: the image.
+        imagery: how it is read.
         items: of all tiles, as `LabelStore.items_in_tiles` gives them.
         area: labelled ground in the image's CRS; None for all of it.
         rules: which tiles to choose.
@@ -58,7 +60,7 @@ def cut_tiles(
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
     chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules)
     started = time.monotonic()
-    with Raster(source, index.grid) as raster:
+    with Raster(source, index.grid, imagery) as raster:
         for done, tile in enumerate(chosen, start=1):
             image = _blacken(raster.read(tile.window), tile, area_px)
             _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)

@@ -18,6 +18,7 @@ import pyogrio
 import shapely
 
 from pipeline.atomic import atomic
+from pipeline.clipping import clip_to_boxes
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.stores import (
     LABEL_COLUMNS,
@@ -108,15 +109,9 @@ class GeoPackageStore:
         check_digest(image_id, self.folder, self._marker(self._existing(image_id))["digest"], digest)
         labels = self.read_labels(image_id)
         check_tiles(image_id, labels.crs, tiles)
-        boxes, polygons = tiles.geometry.to_numpy(), labels.geometry.to_numpy()
-        tile, label = shapely.STRtree(polygons).query(boxes, predicate="intersects")
-        order = np.lexsort((label, tile))
-        tile, label = tile[order], label[order]
-        shapely.prepare(boxes)
-        clipped = polygons[label].copy()
-        cut = ~shapely.covers(boxes[tile], clipped)
-        clipped[cut] = _polygonal(shapely.intersection(clipped[cut], boxes[tile[cut]]))
-        shares = shapely.area(clipped) / shapely.area(polygons[label])
+        polygons = labels.geometry.to_numpy()
+        tile, label, clipped = clip_to_boxes(polygons, tiles.geometry.to_numpy())
+        shares = shapely.area(clipped) / shapely.area(polygons)[label]
         seen = shares > MIN_VISIBLE_SHARE
         tile, label = tile[seen], label[seen]
         return item_frame(
@@ -153,15 +148,6 @@ def _damaged(path: Path, why: object) -> StoreError:
         where=path,
         remedy="Delete the file; LoadLabels writes it again.",
     )
-
-
-def _polygonal(geoms: np.ndarray) -> np.ndarray:
-    """The geometries without the points and lines that a label leaves where it only touches a tile."""
-    mixed = np.flatnonzero(shapely.get_type_id(geoms) == shapely.GeometryType.GEOMETRYCOLLECTION)
-    for i in mixed:
-        parts = shapely.get_parts(geoms[i])
-        geoms[i] = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
-    return geoms
 
 
 @contextmanager

@@ -143,6 +143,7 @@ class CutTiles(ImageStep):
             cut_tiles(
                 index,
                 self.tiles.image.source,
+                settings.Imagery().rules(Imagery),
                 items,
                 ground,
                 settings.Pairs().rules(PairRules),

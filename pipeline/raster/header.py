@@ -1,0 +1,73 @@
+"""What an image's header says about the work of reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.raster.source import Imagery, opened
+from pipeline.raster.validity import cell_side, is_tagged
+
+_CHEAP_MEGAPIXELS = 300
+
+
+@dataclass(frozen=True)
+class Header:
+    """An image without its pixels."""
+
+    width: int
+    height: int
+    bands: int
+    bytes_per_px: int
+    """Of all bands, decoded."""
+    block: tuple[int, int]
+    """Width and height of what is decoded at once, in pixels."""
+    compression: str
+    """As GDAL names it; empty for none."""
+    overviews: tuple[int, ...]
+    """Image pixels per overview pixel and axis, rising."""
+    tagged: bool
+    """Whether the file says itself which pixels are invalid."""
+    looked_at: bool
+    """Whether pixels are looked at to find empty tiles."""
+
+    @property
+    def megapixels_looked_at(self) -> float:
+        """Pixels decoded to find out which tiles are empty, in millions."""
+        return self.width * self.height / self._factor_looked_at**2 / 1e6 if self.looked_at else 0.0
+
+    @property
+    def cheap_to_look_at(self) -> bool:
+        """Whether finding the empty tiles takes seconds, whatever the image's size."""
+        return not self.looked_at or self.megapixels_looked_at < _CHEAP_MEGAPIXELS
+
+    @property
+    def _factor_looked_at(self) -> int:
+        side = cell_side(self.width, self.height)
+        return max((factor for factor in self.overviews if factor <= side), default=1)
+
+
+def read_header(path: str | Path, imagery: Imagery | None = None) -> Header:
+    """The image's header; no pixel is read.
+
+    Raises:
+        SourceError: there is no such file or URL.
+        RasterError: it is no raster.
+    """
+    imagery = imagery or Imagery()
+    with opened(path, imagery) as src:
+        height, width = src.block_shapes[0]
+        tagged = is_tagged(src)
+        return Header(
+            width=src.width,
+            height=src.height,
+            bands=src.count,
+            bytes_per_px=sum(np.dtype(dtype).itemsize for dtype in src.dtypes),
+            block=(width, height),
+            compression=src.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", ""),
+            overviews=tuple(sorted(src.overviews(1))),
+            tagged=tagged,
+            looked_at=tagged or imagery.collars or np.dtype(src.dtypes[0]).kind == "f",
+        )

@@ -1,0 +1,81 @@
+"""What an image is expected to cost, beside what it does cost; times are measured in the benchmarks."""
+
+import numpy as np
+import pytest
+import rasterio
+from bright_roofs import bright_detector
+from rasterio.enums import Resampling
+from rasterio.transform import from_origin
+
+from pipeline.cost import Rates, expected_cost
+from pipeline.inference import InferenceRules
+from pipeline.raster import Imagery, read_grid, read_header
+from pipeline.steps.cost import measured_rates, valid_share
+from pipeline.steps.tiles import tile_image
+from pipeline.tiling import TilingRules
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """2,000 by 1,500 px, the right half white; with overviews."""
+    path = tmp_path_factory.mktemp("cost") / "a.tif"
+    pixels = np.random.default_rng(0).integers(40, 90, (3, 1500, 2000)).astype(np.uint8)
+    pixels[:, :, 1000:] = 255
+    with rasterio.open(
+        path, "w", driver="GTiff", width=2000, height=1500, count=3, dtype="uint8", crs="EPSG:32737",
+        transform=from_origin(533000, 9367000, 0.5, 0.5), tiled=True, blockxsize=256, blockysize=256,
+    ) as dst:  # fmt: skip
+        dst.write(pixels)
+    with rasterio.open(path, "r+") as dst:
+        dst.build_overviews([2, 4], Resampling.average)
+    return path
+
+
+RULES = TilingRules(tile_size=256, overlap=64)
+
+
+def cost(image, rates=None, **inference):
+    header, grid = read_header(image), read_grid(image)
+    share = valid_share(image, grid, Imagery(), RULES)
+    rules = InferenceRules(**inference)
+    return expected_cost(header, RULES, rules, Imagery(), "maskrcnn_small", rates or Rates(), share)
+
+
+def test_the_header_says_what_is_read(image):
+    header = read_header(image)
+    assert (header.width, header.height, header.block) == (2000, 1500, (256, 256))
+    assert header.overviews == (2, 4) and header.bytes_per_px == 3 and not header.tagged
+    assert header.looked_at and header.cheap_to_look_at
+    assert not read_header(image, Imagery(collars=False)).looked_at
+
+
+def test_tiles_are_counted_as_tiling_does(image):
+    class Small:
+        tile_size, overlap, min_valid_share = "256", "64", 0.0
+
+    index = tile_image("a", image, Imagery(), Small(), lambda share, text: None)
+    expected = cost(image)
+    assert expected.tiles == len(index.tiles) < expected.all_tiles
+    assert expected.all_tiles == len(index.tiles) + index.empty_tiles
+
+
+def test_time_follows_the_rates_and_memory_the_batch(image):
+    slow, fast = cost(image), cost(image, Rates(network_megapixels_s=5.0))
+    looks = [slow.seconds["InferShard"], fast.seconds["InferShard"]]
+    megapixels = slow.tiles * 256**2 / 1e6
+    assert looks[0] - looks[1] == pytest.approx(megapixels * (1 / 0.5 - 1 / 5))
+    often = cost(image, views="flips").seconds["InferShard"]
+    assert often - looks[0] == pytest.approx(3 * megapixels / 0.5)
+    few, many = (cost(image, batch_size=size).memory_mib["InferShard"] for size in (1, 16))
+    assert few < many < few + 200
+    assert "tiles, about" in slow.sentence
+
+
+def test_rates_are_measured_on_the_image_itself(image):
+    class Small:
+        tile_size, overlap, min_valid_share = "256", "64", 0.0
+
+    index = tile_image("a", image, Imagery(), Small(), lambda share, text: None)
+    rates = measured_rates(image, index.grid, Imagery(), index.tiles, bright_detector())
+    assert rates.read_megapixels_s > 0 and rates.network_megapixels_s > 0 and rates.start_s >= 0
+    assert cost(image, rates).total_seconds > 0
