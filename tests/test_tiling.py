@@ -1,5 +1,4 @@
 import doctest
-import time
 
 import numpy as np
 import orjson
@@ -87,10 +86,8 @@ def test_an_image_smaller_than_a_tile_is_one_tile():
     ]
 
 
-def test_twenty_thousand_tiles_take_no_time():
-    start = time.perf_counter()
+def test_an_image_may_have_twenty_thousand_tiles():
     assert len(tile_windows(75_000, 75_000, TilingRules(1024, 512))) == 146**2
-    assert time.perf_counter() - start < 1
 
 
 def test_absurdly_many_tiles_are_refused_before_they_are_made():
