@@ -61,6 +61,8 @@ def artifacts_page() -> str:
         schema.Grid: "",
         schema.Stretch: "",
         schema.Tile: "",
+        schema.PairIndex: "work/<image>/pairs-<digest>/pairs.json",
+        schema.Pair: "",
         schema.TileItems: "work/<image>/pairs-<digest>/items/<tile>.json",
         schema.Item: "",
         schema.TileDetections: "work/<image>/detections-<digest>/<tile>.json",

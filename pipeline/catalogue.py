@@ -1,8 +1,7 @@
 """Images that lie on a web server, as a table of names and addresses: read in place, or fetched.
 
-`challenge.csv` beside this module lists the 22 images of the Open AI Tanzania Challenge (imagery:
-Commission for Lands, Revolutionary Government of Zanzibar, CC-BY-4.0); `[Storage] catalogue =
-challenge` uses it.
+`challenge.csv` beside this module lists the 22 images of the Open AI Tanzania Challenge; `[Storage]
+catalogue = challenge` uses it.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from pipeline.errors import SettingsError
 
 CHALLENGE = "challenge"
 COLUMNS = ("image_id", "split", "url")
-"""What every catalogue has. It may also have `sha256`, and `width` and `height` in pixels: what is known
-of an image is checked when it is fetched."""
+"""What every catalogue has. It may also have `held_out` (`yes` for training images to validate on), `width`
+and `height` in pixels and `sha256` (checked when an image is fetched), `licence` and `attribution`."""
 
 
 class Entry(NamedTuple):
@@ -31,6 +30,11 @@ class Entry(NamedTuple):
     """Of the file, in hex; empty where it is not known."""
     size: tuple[int, int] | None = None
     """Width and height in pixels; None where they are not known."""
+    held_out: bool = False
+    """Whether a network is validated on it, where nobody says otherwise."""
+    licence: str = ""
+    attribution: str = ""
+    """Whom the imagery is owed to."""
 
     @property
     def submission_name(self) -> str:
@@ -80,14 +84,32 @@ def _read(catalogue: str, _modified: int) -> dict[str, Entry]:
 
 
 def _entry(row: dict[str, str], catalogue: str) -> Entry:
-    width, height = row.get("width") or "", row.get("height") or ""
+    def known(column: str) -> str:
+        return (row.get(column) or "").strip()
+
     try:
-        size = (int(width), int(height)) if width and height else None
+        size = (int(known("width")), int(known("height"))) if known("width") or known("height") else None
     except ValueError as error:
         raise SettingsError(
             "width and height are pixels",
             where=f"{catalogue}, {row['image_id']}",
-            found=(width, height),
+            found=(known("width"), known("height")),
             remedy="Write whole numbers, or leave both empty.",
         ) from error
-    return Entry(row["image_id"], row["split"], row["url"], row.get("sha256") or "", size)
+    if known("held_out") not in ("", "yes"):
+        raise SettingsError(
+            "held_out is yes or empty",
+            where=f"{catalogue}, {row['image_id']}",
+            found=known("held_out"),
+            remedy="Write yes for a training image to validate on.",
+        )
+    return Entry(
+        row["image_id"],
+        row["split"],
+        row["url"],
+        known("sha256"),
+        size,
+        known("held_out") == "yes",
+        known("licence"),
+        known("attribution"),
+    )

@@ -27,7 +27,7 @@ class TileSample(NamedTuple):
     truth_categories: np.ndarray
     """int64[m], index of the category; -1 where unknown, which counts only among all buildings."""
     ignored_polygons: np.ndarray
-    """object[i], items nobody is asked to find: barely visible, or of unknown condition."""
+    """object[i], items nobody is asked to find: barely visible."""
 
 
 class Evidence(NamedTuple):

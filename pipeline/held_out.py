@@ -68,7 +68,7 @@ def merged_sample(
     buildings = merge(Detections.concatenate(found), np.array(windows, dtype=np.int64), rules)
     published = shapely.area(buildings.polygons) >= min_area_px2
     truths, known, shares = whole_labels(items, offsets, categories)
-    asked = (known >= 0) & (shares >= min_visible_share)
+    asked = shares >= min_visible_share
     return TileSample(
         buildings.polygons[published],
         buildings.probabilities[published],

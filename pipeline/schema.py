@@ -142,6 +142,24 @@ class TileItems(Versioned):
     items: list[Item]
 
 
+class Pair(Artifact):
+    """A tile that is learnt from, as `tiles/<tile_id>.tif` and `items/<tile_id>.json`."""
+
+    tile_id: str
+    window: Window
+    label_ids: list[int]
+    """Of the buildings it shows, in whole or in part."""
+
+
+class PairIndex(Versioned):
+    """The training pairs of one image (`pairs.json`), and where the image lies."""
+
+    image_id: str
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    pairs: list[Pair]
+
+
 class ModelTag(Artifact):
     """Which network made a detection: its name and the digest of its weights."""
 

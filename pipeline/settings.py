@@ -245,11 +245,14 @@ class Training(Section):
     """How the network learns."""
 
     images = luigi.ListParameter(
-        default=(), description="JSON list of image ids to learn from; empty: all of input/training."
+        default=(),
+        description="JSON list of image ids to learn from; empty: all of input/training, and those training "
+        "images of the catalogue that have labels there.",
     )
     validation_images = luigi.ListParameter(
         default=(),
-        description="JSON list of training images held out whole; empty: a share of each is held out.",
+        description="JSON list of training images held out whole; empty: those that the catalogue names, "
+        "and where it names none a share of each.",
     )
     validation_share = luigi.FloatParameter(
         default=0.2,

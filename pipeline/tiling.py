@@ -8,7 +8,6 @@ lies in one. An image smaller than a tile is one tile of the image's size.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -148,41 +147,6 @@ def shard_slices(n_tiles: int, shards: int, batch: int = 1) -> list[slice]:
     batches = -(-n_tiles // batch)
     edges = [min(n_tiles, batch * (batches * shard // shards)) for shard in range(shards + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
-
-
-def split_by_area(windows: np.ndarray | Sequence[Window], share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of training and validation tiles that have no pixel in common.
-
-    A straight cut along a tile's edge parts the image: validation is what lies right of it or below
-    it, training what lies wholly on the other side, and the tiles it crosses belong to neither. Of
-    all such cuts, the one that comes nearest to `share` is taken; of equals, the one that crosses
-    the fewest tiles, then one between columns, then the first.
-
-    Args:
-        windows: int64[t, 4] of col_off, row_off, width, height in image pixels.
-        share: the part of the tiles kept that is wanted for validation, 0 <= share < 1.
-
-    Returns:
-        int64[a] and int64[b], ascending. Where no cut leaves tiles on both sides, or `share` is 0,
-        everything trains and validation is empty.
-
-    Raises:
-        SettingsError: `share` is outside its range.
-    """
-    if not 0 <= share < 1:
-        raise SettingsError("the validation share must be at least 0 and below 1", found=share)
-    boxes = np.asarray(windows, dtype=np.int64).reshape(-1, 4)
-    best, split = None, (np.arange(len(boxes)), np.arange(0))
-    for axis in (0, 1) if share else ():
-        starts, stops = boxes[:, axis], boxes[:, axis] + boxes[:, axis + 2]
-        cuts = np.unique(starts)
-        before = np.searchsorted(np.sort(stops), cuts, side="right")
-        after = len(boxes) - np.searchsorted(np.sort(starts), cuts, side="left")
-        for cut, training, validation in zip(cuts, before.tolist(), after.tolist(), strict=True):
-            rank = (abs(validation / (training + validation) - share), -(training + validation), axis)
-            if training and validation and (best is None or rank < best):
-                best, split = rank, (np.flatnonzero(stops <= cut), np.flatnonzero(starts >= cut))
-    return split
 
 
 def build_tile_index(image_id: str, grid: Grid, rules: TilingRules, valid_shares: np.ndarray) -> TileIndex:

@@ -74,8 +74,8 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> TrainingCurves | No
         known = [(epoch, number) for epoch, number in points if number is not None]
         return [Curve(name, known)] if known else []
 
-    losses = curve("on training tiles", lambda record: sum(record["losses"].values()))
-    losses += curve("on held-out tiles", lambda record: sum(record["validation_losses"].values()) or None)
+    losses = curve("training tiles", lambda record: sum(record["losses"].values()))
+    losses += curve("held-out tiles", lambda record: sum(record["validation_losses"].values()) or None)
     scores = curve("mean F1", lambda record: record["metrics"].get("mean_f1"))
     scores += curve("F1 of all buildings", lambda record: record["metrics"].get("all_f1"))
     rates = curve("learning rate", lambda record: record["learning_rate"])

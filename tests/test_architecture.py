@@ -26,7 +26,7 @@ FLOORS = [
         "pipeline.evaluate",
     }
     | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"}
-    | {"pipeline.training_curves"},
+    | {"pipeline.training_curves", "pipeline.split"},
     {"pipeline.frames", "pipeline.evidence", "pipeline.clipping", "pipeline.painting", "pipeline.rounding"},
     {"pipeline.checks"},
     {"pipeline.polygons", "pipeline.atomic", "pipeline.matching", "pipeline.bootstrap"}
@@ -36,19 +36,8 @@ FLOORS = [
 ]
 PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams", "thresholds", "submission"]
 PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
-PURE += [
-    "clipping",
-    "cost",
-    "bootstrap",
-    "calibration",
-    "evidence",
-    "held_out",
-    "metrics",
-    "regularize",
-    "temperature",
-]
-PURE += ["training_curves"]
-PURE += ["checks", "review"]
+PURE += ["clipping", "cost", "bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize"]
+PURE += ["temperature", "split", "training_curves", "checks", "review"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 

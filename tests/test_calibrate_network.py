@@ -11,6 +11,7 @@ from painted_tiles import CATEGORIES, item, write_tile
 from models.predict import Prediction
 from pipeline.calibration import CalibrationRules
 from pipeline.inference import InferenceRules
+from pipeline.schema import Pair, PairIndex
 from pipeline.seams import MergeRules
 from pipeline.settings import Training
 from pipeline.steps.calibration import calibrate_network
@@ -43,7 +44,7 @@ class RedRoofs:
 @pytest.fixture
 def pairs(tmp_path):
     """A row of overlapping tiles: buildings in the upper half, paint that is none in the lower."""
-    windows = {}
+    index = []
     for column in range(COLUMNS):
         name, left = f"r0000_c{column:04d}", column * STRIDE
         items = [item(40, 60, 60, 80)] if column % 2 else [item(36, 10, 60, 34)]
@@ -54,8 +55,10 @@ def pairs(tmp_path):
             entry["label_id"] = column
         content["items"] = [] if column % 2 else content["items"]
         (tmp_path / "items" / f"{name}.json").write_text(json.dumps(content))
-        windows[name] = content["window"]
-    (tmp_path / "pairs.json").write_text(json.dumps({"image_id": "grid", "windows": windows}))
+        ids = [entry["label_id"] for entry in content["items"]]
+        index.append(Pair(tile_id=name, window=content["window"], label_ids=ids))
+    place = {"crs": "EPSG:32737", "transform": (0.1, 0, 5e5, 0, -0.1, 9e6)}
+    (tmp_path / "pairs.json").write_text(PairIndex(image_id="grid", pairs=index, **place).model_dump_json())
     return tmp_path
 
 
@@ -67,6 +70,7 @@ def calibrated(pairs, **training):
         {pairs: 4.0},
         detector,
         Training(**training),
+        (),
         MergeRules(),
         ThresholdRules(),
         CalibrationRules(min_detections=1),

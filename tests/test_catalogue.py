@@ -18,6 +18,13 @@ def test_the_challenge_has_its_22_images():
         "final": 2,
     }
     assert entries["grid_059"].submission_name == "5ae318220b093000130afd79"
+    held_out = {name for name, entry in entries.items() if entry.held_out}
+    assert held_out == {"grid_028", "grid_029", "grid_042", "grid_058"}
+    assert {entry.split for entry in entries.values() if entry.held_out} == {"training"}
+    assert entries["grid_042"].size == (40551, 40592)
+    assert {(entry.licence, entry.attribution) for entry in entries.values()} == {
+        ("CC-BY-4.0", "Commission for Lands (COLA), Revolutionary Government of Zanzibar")
+    }
     assert all(entry.url.startswith("https://") and entry.url.endswith(".tif") for entry in entries.values())
 
 
@@ -31,3 +38,14 @@ def test_none_is_empty_and_ones_own_is_read(tmp_path):
         read_catalogue(str(path))
     with pytest.raises(SettingsError, match="cannot be read"):
         read_catalogue(str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [("a,https://host/a.tif,yes,wide,10", "are pixels"), ("a,https://host/a.tif,perhaps,,", "yes or empty")],
+)
+def test_what_a_catalogue_cannot_mean_is_refused(tmp_path, row, what):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"image_id,url,held_out,width,height,split\n{row},training\n")
+    with pytest.raises(SettingsError, match=rf"mine\.csv, a.*{what}"):
+        read_catalogue(str(path))

@@ -70,14 +70,16 @@ def test_agreement_raises_what_thresholds_are_chosen_on():
     assert choose_thresholds([sample], CATEGORIES)["completed"] == pytest.approx(0.3)
 
 
-def test_labels_mostly_outside_or_of_unknown_condition_are_ignored():
+def test_labels_mostly_outside_are_ignored_and_those_of_unknown_condition_asked_for():
     labels = boxes((970, 100), (985, 200), (1100, 100))
     sample = merged_sample(
         cut(labels, ["completed", "completed", None], found=False), CATEGORIES, MergeRules(), **FULL
     )
-    (asked,), ignored = sample.truth_polygons, sample.ignored_polygons
-    assert asked.bounds == (1000, 200, 1025, 240)  # 25 of its 40 px
-    assert sorted(polygon.bounds for polygon in ignored) == [(1000, 100, 1010, 140), (1100, 100, 1140, 140)]
+    asked, (ignored,) = sample.truth_polygons, sample.ignored_polygons
+    assert asked[0].bounds == (1000, 200, 1025, 240)  # 25 of its 40 px
+    assert asked[1].bounds == (1100, 100, 1140, 140)
+    assert sample.truth_categories.tolist() == [1, -1]
+    assert ignored.bounds == (1000, 100, 1010, 140)
 
 
 def test_a_label_seen_in_parts_by_many_tiles_is_seen():

@@ -4,24 +4,23 @@ import json
 
 import geopandas
 import numpy as np
-import orjson
 import pytest
 import rasterio
 import shapely
 from rasterio.transform import from_origin
 
-from pipeline.errors import LabelError, SettingsError
+from pipeline.errors import LabelError
 from pipeline.labels import LabelRules
 from pipeline.metrics import MetricRules
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery, validity
+from pipeline.schema import PairIndex
 from pipeline.settings import Labels, Tiling
 from pipeline.steps.evaluation import Evaluation, check_coverage, evaluate_image
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.reporting import report_image
 from pipeline.steps.tiles import tile_image
-from pipeline.steps.training import split_pairs
 from pipeline.stores import open_store
 from pipeline.submission import Rows, write_csv
 
@@ -94,37 +93,20 @@ def test_only_labelled_ground_is_learnt_from(tmp_path, image, index):
     folder = tmp_path / "pairs"
     folder.mkdir()
     cut_tiles(index, image, Imagery(), items, ground, PairRules(), folder, lambda share, text: None)
-    windows = json.loads((folder / "pairs.json").read_text())["windows"]
-    assert {window[0] for window in windows.values()} == {0, 150}
-    for name, (left, *_) in windows.items():
+    made = PairIndex.model_validate_json((folder / "pairs.json").read_bytes())
+    assert (made.crs, made.transform) == (index.grid.crs, index.grid.transform)
+    assert {pair.window.col_off for pair in made.pairs} == {0, 150}
+    for pair in made.pairs:
+        name, left, label_ids = pair.tile_id, pair.window.col_off, pair.label_ids
         with rasterio.open(folder / "tiles" / f"{name}.tif") as src:
             pixels = src.read(1)
             assert src.crs.to_epsg() == 32737
         inside = max(0, min(200, 250 - left))
         assert (pixels[:, :inside] == 120).all() and (pixels[:, inside:] == 0).all()
         content = json.loads((folder / "items" / f"{name}.json").read_text())
+        assert label_ids == [item["label_id"] for item in content["items"]]
         for item in content["items"]:
             assert item["category"] == "completed"
-
-
-def test_pairs_held_out_share_no_pixel(tmp_path):
-    folders = []
-    for image_id in ("a", "b"):
-        folder = tmp_path / image_id
-        folder.mkdir()
-        windows = {f"r0000_c{i:04d}": [150 * i, 0, 200, 200] for i in range(8)}
-        (folder / "pairs.json").write_bytes(orjson.dumps({"image_id": image_id, "windows": windows}))
-        folders.append(folder)
-    learnt, held_out = split_pairs(folders, [], 0.25)
-    assert learnt and held_out
-    last = max(150 * int(tile[-4:]) + 200 for _, tile in learnt)
-    assert all(150 * int(tile[-4:]) >= last for _, tile in held_out)
-    learnt, held_out = split_pairs(folders, ["b"], 0.25)
-    assert {folder.name for folder, _ in learnt} == {"a"} and len(held_out) == 8
-    with pytest.raises(SettingsError, match="not learnt from"):
-        split_pairs(folders, ["c"], 0.25)
-    with pytest.raises(SettingsError, match="nothing is left"):
-        split_pairs(folders, ["a", "b"], 0.25)
 
 
 def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_path, image, index):

@@ -17,7 +17,6 @@ from pipeline.tiling import (
     parse_size,
     read_tile_index,
     shard_slices,
-    split_by_area,
     tile_id,
     tile_row_col,
     tile_windows,
@@ -146,51 +145,6 @@ def test_shards_hold_every_tile_once_and_are_equally_long(n_tiles, shards):
 def test_no_shards_are_refused():
     with pytest.raises(SettingsError, match="shards must be at least 1"):
         shard_slices(5, 0)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
-    rules=rules(),
-    share=st.floats(0, 0.95),
-    kept=st.randoms(use_true_random=False),
-)
-def test_training_and_validation_share_no_pixel(size, rules, share, kept):
-    rules = TilingRules(rules.tile_size + 8, min(rules.overlap, rules.tile_size))
-    windows = [window for _, _, window in tile_windows(*size, rules) if kept.random() < 0.8]
-    training, validation = split_by_area(windows, share)
-    owner = np.zeros(size[::-1], dtype=int)
-    for side, indices in ((1, training), (2, validation)):
-        for col_off, row_off, width, height in (windows[position] for position in indices):
-            part = owner[row_off : row_off + height, col_off : col_off + width]
-            assert ((part == 0) | (part == side)).all()
-            part[:] = side
-    assert len(training) or not windows
-    assert len(training) + len(validation) <= len(windows)
-    if not len(validation):
-        assert training.tolist() == list(range(len(windows)))
-
-
-def test_the_split_comes_near_the_share():
-    windows = [window for _, _, window in tile_windows(20_000, 20_000, TilingRules())]
-    training, validation = split_by_area(windows, 0.2)
-    assert len(validation) / (len(training) + len(validation)) == pytest.approx(0.2, abs=0.02)
-    assert len(training) + len(validation) >= 0.9 * len(windows)
-
-
-@pytest.mark.parametrize(
-    "windows", [[], [Window(0, 0, 10, 10)], [Window(0, 0, 10, 10), Window(5, 0, 10, 10)]]
-)
-def test_what_cannot_be_split_trains(windows):
-    training, validation = split_by_area(windows, 0.2)
-    assert training.tolist() == list(range(len(windows))) and validation.tolist() == []
-
-
-def test_no_share_no_validation():
-    windows = [window for _, _, window in tile_windows(5000, 5000, TilingRules())]
-    assert [len(side) for side in split_by_area(windows, 0)] == [len(windows), 0]
-    with pytest.raises(SettingsError):
-        split_by_area(windows, 1)
 
 
 def test_empty_tiles_are_left_out_and_counted():

@@ -16,7 +16,7 @@ from pipeline.seams import MergeRules
 from pipeline.settings import Training
 from pipeline.steps import Progress
 from pipeline.steps.detections import Detector
-from pipeline.steps.training import Pair, read_tile_items, split_pairs
+from pipeline.steps.training import FoundPair, read_sides, read_tile_items
 from pipeline.thresholds import ThresholdRules
 from pipeline.vectorize import masks_to_polygons
 
@@ -25,6 +25,7 @@ def calibrate_network(
     min_areas_px2: dict[Path, float],
     detector: Detector,
     training: Training,
+    held_out_images: Sequence[str],
     merging: MergeRules,
     thresholds: ThresholdRules,
     rules: CalibrationRules,
@@ -35,13 +36,14 @@ def calibrate_network(
     Args:
         min_areas_px2: folder of CutTiles to the smallest area published of its image, square pixels.
         detector: the network, as it will be run.
-        training: the settings that say what is held out and what nobody is asked to find.
+        training: the settings that say how much is held out and what nobody is asked to find.
+        held_out_images: images held out whole; none for a part of each.
         merging: how detections become buildings.
         thresholds: how to choose them.
         rules: how to calibrate.
         progress: told after every batch of tiles.
     """
-    _, held_out = split_pairs(list(min_areas_px2), training.validation_images, training.validation_share)
+    _, held_out = read_sides(list(min_areas_px2), held_out_images, training.validation_share)
 
     def told() -> Iterator[tuple[Path, HeldOutTile]]:
         for done, found in enumerate(_look(detector, held_out), start=1):
@@ -68,7 +70,7 @@ def calibrate_network(
     )
 
 
-def _look(detector: Detector, pairs: Sequence[Pair]) -> Iterator[tuple[Path, HeldOutTile]]:
+def _look(detector: Detector, pairs: Sequence[FoundPair]) -> Iterator[tuple[Path, HeldOutTile]]:
     """What the network finds in each tile and what is there, by image."""
     size = detector.rules.batch_size
     for folder, group in groupby(pairs, key=lambda pair: pair[0]):
@@ -78,7 +80,7 @@ def _look(detector: Detector, pairs: Sequence[Pair]) -> Iterator[tuple[Path, Hel
             for tile, prediction in zip(batch, detector.predictor.predict(images), strict=True):
                 polygons = masks_to_polygons(prediction.masks, prediction.boxes, detector.outlines)
                 drawn = np.array([polygon is not None for polygon in polygons], dtype=bool)
-                items = read_tile_items(folder / "items" / f"{tile}.json")
+                items = read_tile_items(folder, tile)
                 yield (
                     folder,
                     HeldOutTile(items.window, polygons[drawn], prediction.probabilities[drawn], items.items),

@@ -17,7 +17,7 @@ from rasterio.windows import transform as window_transform
 from pipeline.frames import crs_to_px, px_to_crs, window_boxes
 from pipeline.pairs import PairRules, choose_tiles, items_in_tile
 from pipeline.raster import Imagery, Raster
-from pipeline.schema import Grid, Tile, TileIndex, TileItems
+from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems
 from pipeline.steps import Progress
 
 
@@ -40,8 +40,8 @@ def cut_tiles(
     rules: PairRules,
     folder: Path,
     progress: Progress,
-) -> int:
-    """Writes tiles/<tile_id>.tif and items/<tile_id>.json for every chosen tile; returns how many.
+) -> None:
+    """Writes tiles/<tile_id>.tif and items/<tile_id>.json for every chosen tile, and pairs.json.
 
     Args:
         index: the image's tiles.
@@ -59,18 +59,19 @@ def cut_tiles(
     rows_of = items.groupby("tile_id").indices
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
     chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules)
-    started = time.monotonic()
+    pairs, started = list[Pair](), time.monotonic()
     with Raster(source, index.grid, imagery) as raster:
         for done, tile in enumerate(chosen, start=1):
             image = _blacken(raster.read(tile.window), tile, area_px)
             _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)
             rows = items.iloc[rows_of.get(tile.tile_id, [])]
-            _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
+            ids = _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
+            pairs.append(Pair(tile_id=tile.tile_id, window=tile.window, label_ids=ids))
             rate = done / (time.monotonic() - started)
             progress(done / len(chosen), f"tile {done}/{len(chosen)}, {rate:.0f} tiles/s")
-    windows = {tile.tile_id: list(tile.window) for tile in chosen}
-    (folder / "pairs.json").write_bytes(orjson.dumps({"image_id": index.image_id, "windows": windows}))
-    return len(chosen)
+    grid = index.grid
+    made = PairIndex(image_id=index.image_id, crs=grid.crs, transform=grid.transform, pairs=pairs)
+    (folder / "pairs.json").write_text(made.model_dump_json())
 
 
 def _area_shares(index: TileIndex, area_px: shapely.Geometry | None) -> np.ndarray:
@@ -108,7 +109,8 @@ def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
         dst.write(np.moveaxis(image, 2, 0))
 
 
-def _write_items(path: Path, rows: geopandas.GeoDataFrame, tile: Tile, index: TileIndex) -> None:
+def _write_items(path: Path, rows: geopandas.GeoDataFrame, tile: Tile, index: TileIndex) -> list[int]:
+    """Label ids of what was written."""
     items = items_in_tile(
         tile,
         crs_to_px(rows.geometry.values, index.grid.transform),
@@ -118,3 +120,4 @@ def _write_items(path: Path, rows: geopandas.GeoDataFrame, tile: Tile, index: Ti
     )
     content = TileItems(image_id=index.image_id, tile_id=tile.tile_id, window=tile.window, items=items)
     path.write_bytes(orjson.dumps(content.model_dump()))
+    return [item.label_id for item in items]

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import orjson
 import rasterio
 
 from models.recipe import Recipe
-from pipeline.errors import ArtifactError, SettingsError
+from pipeline.errors import ArtifactError
 from pipeline.evaluate import pool, score_image
 from pipeline.evidence import TileSample
 from pipeline.held_out import item_polygon
-from pipeline.schema import TileItems
+from pipeline.schema import Item, PairIndex, TileItems, Versioned
 from pipeline.settings import Training
+from pipeline.split import split_pairs
 from pipeline.steps import Progress
 from pipeline.thresholds import choose_thresholds
-from pipeline.tiling import split_by_area
 from pipeline.vectorize import masks_to_polygons
 
 if TYPE_CHECKING:
     from models.predict import Predictor
 
-Pair = tuple[Path, str]
+FoundPair = tuple[Path, str]
 """Folder of CutTiles and tile id."""
+Kind = TypeVar("Kind", bound=Versioned)
 
 
 def train_network(
     folders: Sequence[Path],
     categories: tuple[str, ...],
     training: Training,
+    held_out_images: Sequence[str],
     target: Path,
     progress: Progress,
 ) -> dict[str, int]:
@@ -42,6 +43,7 @@ def train_network(
         folders: of CutTiles, one per training image.
         categories: names in the order of the labels.
         training: the settings.
+        held_out_images: images held out whole; none for a part of each.
         target: existing folder of this network.
         progress: told after every few steps.
 
@@ -52,7 +54,7 @@ def train_network(
     from models.train import train
 
     recipe = training.rules(Recipe)
-    learnt, held_out = split_pairs(folders, training.validation_images, training.validation_share)
+    learnt, held_out = read_sides(folders, held_out_images, training.validation_share)
     learn, check = (
         [
             TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json")
@@ -65,42 +67,31 @@ def train_network(
     return {"training_tiles": len(learnt), "validation_tiles": len(held_out)}
 
 
-def split_pairs(
+def read_sides(
     folders: Sequence[Path], held_out_images: Sequence[str], share: float
-) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to learn from and pairs held out, which have no pixel in common.
+) -> tuple[list[FoundPair], list[FoundPair]]:
+    """Pairs to learn from and pairs held out, which have no pixel and no building in common.
 
-    Held out are the images named, or where none is named a strip of every image.
+    Args:
+        folders: of CutTiles, one per training image.
+        held_out_images: images held out whole; none for a part of each.
+        share: that part, 0 to 1.
 
     Raises:
         SettingsError: an image to hold out is not among the training images, or all are held out.
+        ArtifactError: an index is damaged.
     """
-    sides: tuple[list[Pair], list[Pair]] = ([], [])
-    missing = set(held_out_images)
-    for folder in folders:
-        content = orjson.loads((folder / "pairs.json").read_bytes())
-        names, windows = list(content["windows"]), list(content["windows"].values())
-        everything, nothing = np.arange(len(names)), np.arange(0)
-        if not held_out_images:
-            indices = split_by_area(np.array(windows, dtype=np.int64).reshape(-1, 4), share)
-        elif content["image_id"] in held_out_images:
-            indices = (nothing, everything)
-        else:
-            indices = (everything, nothing)
-        missing.discard(content["image_id"])
-        for side, chosen in zip(sides, indices, strict=True):
-            side.extend((folder, names[index]) for index in chosen)
-    if missing or not sides[0]:
-        raise SettingsError(
-            "held out are images that are not learnt from" if missing else "nothing is left to learn from",
-            where="[Training] validation_images",
-            found=sorted(missing or held_out_images),
-            remedy="Name some, but not all, of the training images.",
-        )
-    return sides
+    images = [_read(PairIndex, folder / "pairs.json") for folder in folders]
+    learnt, held_out = list[FoundPair](), list[FoundPair]()
+    for folder, image, sides in zip(
+        folders, images, split_pairs(images, held_out_images, share), strict=True
+    ):
+        learnt += [(folder, image.pairs[index].tile_id) for index in sides.learnt]
+        held_out += [(folder, image.pairs[index].tile_id) for index in sides.held_out]
+    return learnt, held_out
 
 
-def tile_samples(predictor: Predictor, pairs: Sequence[Pair], recipe: Recipe) -> Iterator[TileSample]:
+def tile_samples(predictor: Predictor, pairs: Sequence[FoundPair], recipe: Recipe) -> Iterator[TileSample]:
     """What the network finds in each tile beside what is there, in tile pixels."""
     categories = predictor.categories
     for folder, tile in pairs:
@@ -108,46 +99,44 @@ def tile_samples(predictor: Predictor, pairs: Sequence[Pair], recipe: Recipe) ->
             (prediction,) = predictor.predict(src.read()[None])
         polygons = masks_to_polygons(prediction.masks, prediction.boxes)
         drawn = np.array([polygon is not None for polygon in polygons], dtype=bool)
-        truths, known, ignored = _truth(folder / "items" / f"{tile}.json", categories, recipe)
+        truths, known, ignored = _truth(read_tile_items(folder, tile).items, categories, recipe)
         yield TileSample(polygons[drawn], prediction.probabilities[drawn], truths, known, ignored)
 
 
-def read_tile_items(path: Path) -> TileItems:
+def read_tile_items(folder: Path, tile: str) -> TileItems:
     """The items of one tile.
 
     Raises:
         ArtifactError: the file is missing, damaged, or of another version.
     """
+    return _read(TileItems, folder / "items" / f"{tile}.json")
+
+
+def _read(kind: type[Kind], path: Path) -> Kind:
     try:
-        return TileItems.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            "not the items of a tile", where=path, remedy="Delete its folder and run again."
+            "training pairs that cannot be read",
+            where=path,
+            found=str(error).splitlines()[0],
+            remedy="Delete their folder and run again.",
         ) from error
 
 
 def _truth(
-    path: Path, categories: Sequence[str], recipe: Recipe
+    items: Sequence[Item], categories: Sequence[str], recipe: Recipe
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Buildings that should be found, their categories, and items nobody is asked to find."""
-    content = read_tile_items(path)
-    polygons = np.empty(len(content.items), dtype=object)
-    polygons[:] = [item_polygon(item) for item in content.items]
-    asked = np.array(
-        [
-            item.category is not None and item.visible_share >= recipe.min_visible_share
-            for item in content.items
-        ],
-        dtype=bool,
-    )
-    known = [categories.index(item.category) for item in content.items if item.category is not None]
-    indices = np.full(len(content.items), -1, dtype=np.int64)
-    indices[[item.category is not None for item in content.items]] = known
-    return polygons[asked], indices[asked], polygons[~asked]
+    """Buildings that should be found, their categories (-1 where unknown), and those too little visible."""
+    polygons = np.empty(len(items), dtype=object)
+    polygons[:] = [item_polygon(item) for item in items]
+    asked = np.array([item.visible_share >= recipe.min_visible_share for item in items], dtype=bool)
+    known = [-1 if item.category is None else categories.index(item.category) for item in items]
+    return polygons[asked], np.array(known, dtype=np.int64)[asked], polygons[~asked]
 
 
 def _scorer(
-    pairs: Sequence[Pair], categories: Sequence[str], recipe: Recipe
+    pairs: Sequence[FoundPair], categories: Sequence[str], recipe: Recipe
 ) -> Callable[[Predictor], dict[str, float]]:
     """A function that scores a network on the held-out tiles at the thresholds that suit it best.
 

@@ -78,7 +78,7 @@ class CalibrateNetwork(Step):
     def inputs(self) -> Mapping[str, Any]:
         """Network and pairs, what is held out of them, and how detections become published buildings."""
         training, aggregation = settings.Training(), settings.Aggregation()
-        held_out = [list(training.validation_images), training.validation_share, training.min_visible_share]
+        held_out = [TrainMaskRCNN().held_out, training.validation_share, training.min_visible_share]
         merging = [asdict(aggregation.rules(MergeRules)), aggregation.min_area_m2]
         return (
             digests(network())
@@ -107,6 +107,7 @@ class CalibrateNetwork(Step):
                 },
                 detector(),
                 settings.Training(),
+                TrainMaskRCNN().held_out,
                 aggregation.rules(MergeRules),
                 settings.Thresholds().rules(ThresholdRules),
                 settings.Thresholds().rules(CalibrationRules),

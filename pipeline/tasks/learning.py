@@ -11,6 +11,7 @@ import luigi
 
 from pipeline import settings
 from pipeline.atomic import write_atomic
+from pipeline.catalogue import Entry, read_catalogue
 from pipeline.errors import SettingsError
 from pipeline.labels import read_area
 from pipeline.pairs import PairRules
@@ -164,12 +165,16 @@ class TrainMaskRCNN(Step):
 
     @property
     def images(self) -> list[str]:
-        """Ids of the training images.
+        """Ids of the training images: those named, else all labelled ones that are called so.
 
         Raises:
             SettingsError: there are none.
         """
-        images = list(settings.Training().images) or self.workspace.images_of("training")
+        listed = [entry.image_id for entry in self._catalogue.values() if entry.split == "training"]
+        labelled = {image_id for image_id in listed if SourceLabels(image_id=image_id).found}
+        images = list(settings.Training().images) or sorted(
+            labelled | set(self.workspace.images_of("training"))
+        )
         if not images:
             raise SettingsError(
                 "nothing to learn from",
@@ -177,6 +182,17 @@ class TrainMaskRCNN(Step):
                 remedy="Put labelled images into input/training, or give [Inference] weights.",
             )
         return images
+
+    @property
+    def held_out(self) -> list[str]:
+        """Ids of the images held out whole: those named, else the catalogue's while others are left."""
+        images, entries = self.images, self._catalogue
+        listed = [name for name in images if name in entries and entries[name].held_out]
+        return list(settings.Training().validation_images) or (listed if listed != images else [])
+
+    @property
+    def _catalogue(self) -> dict[str, Entry]:
+        return read_catalogue(settings.Storage().catalogue)
 
     @property
     def pairs(self) -> list[CutTiles]:
@@ -189,9 +205,11 @@ class TrainMaskRCNN(Step):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """The training pairs by image, and the weights that learning starts from."""
+        """The training pairs by image, the images held out, and the weights that learning starts from."""
         initial = settings.Training().initial_weights
-        given = {"initial_weights": fingerprint(initial)} if Path(initial).is_file() else {}
+        given: dict[str, Any] = {"held_out": self.held_out} if self.held_out else {}
+        if Path(initial).is_file():
+            given["initial_weights"] = fingerprint(initial)
         return {pairs.image_id: pairs.digest for pairs in self.pairs} | given
 
     @property
@@ -221,6 +239,7 @@ class TrainMaskRCNN(Step):
                 [Path(pairs.output().path).parent for pairs in self.pairs],
                 settings.Labels().names,
                 settings.Training(),
+                self.held_out,
                 self.folder,
                 self.progress,
             )
