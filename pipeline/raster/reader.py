@@ -12,6 +12,7 @@ import shapely
 from scipy import ndimage
 
 from pipeline.errors import RasterError
+from pipeline.raster.jpeg import JpegBlocks, agrees, readable
 from pipeline.raster.source import Imagery, naming, opened
 from pipeline.raster.validity import blank, cell_side, chunks, is_tagged, outline, solid
 from pipeline.schema import Grid, Window
@@ -28,19 +29,21 @@ class Raster:
     Args:
         path: a file, a URL, or anything else GDAL opens.
         grid: what `read_grid` said of the image; its bands and stretch hold.
-        imagery: how collars are told and GDAL's cache bounded.
+        imagery: how collars are told, decoded blocks kept, and JPEG decoded.
+        threads: that decode the blocks of a window.
 
     Raises:
         SourceError: on entering, there is no such file or URL.
         RasterError: on entering, the file is not the image that `grid` describes.
     """
 
-    def __init__(self, path: str | Path, grid: Grid, imagery: Imagery | None = None):
+    def __init__(self, path: str | Path, grid: Grid, imagery: Imagery | None = None, threads: int = 1):
         self.path, self.grid, self.imagery = path, grid, imagery or Imagery()
+        self._threads = threads
 
     def __enter__(self) -> Raster:
         with ExitStack() as stack:
-            self._src = src = stack.enter_context(opened(self.path, self.imagery))
+            self._src = src = stack.enter_context(opened(self.path, self.imagery, self._threads))
             size = (src.width, src.height)
             if size != (self.grid.width, self.grid.height) or src.count < max(self.grid.bands):
                 raise RasterError(
@@ -52,11 +55,27 @@ class Raster:
             self._tagged = is_tagged(src)
             self._watched = self.imagery.collars and not self._tagged
             self._floats = np.dtype(src.dtypes[self.grid.bands[0] - 1]).kind == "f"
+            self._jpeg, self._compared = self._jpeg_blocks(stack), False
             self._stack = stack.pop_all()
         return self
 
+    def _jpeg_blocks(self, stack: ExitStack) -> JpegBlocks | None:
+        """The image's blocks where libjpeg-turbo can decode them and may, None where GDAL must."""
+        wanted = self.imagery.jpeg_decoder == "turbo" and self.grid.stretch is None
+        if not wanted or not readable(self._src, self.path, self.grid.bands):
+            return None
+        file = stack.enter_context(Path(self.path).open("rb"))  # noqa: SIM115
+        blocks = JpegBlocks(self._src, file, self.imagery.cache_mb * 2**20, self._threads)
+        stack.callback(blocks.close)
+        return blocks
+
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
+
+    @property
+    def blocks_decoded(self) -> int | None:
+        """Blocks of a JPEG file decoded at full resolution so far; None where GDAL decodes."""
+        return self._jpeg.decoded if self._jpeg else None
 
     @property
     def overviews(self) -> list[int]:
@@ -179,11 +198,21 @@ class Raster:
             size = f"{self.grid.width} x {self.grid.height} px"
             raise RasterError(f"window outside the image of {size}", where=self.path, found=tuple(window))
         with naming(self.path, window):
+            if shape == (height, width) and (jpeg := self._trusted(window)):
+                return np.moveaxis(jpeg.read(window), -1, 0)
             return self._src.read(
                 self.grid.bands,
                 window=rasterio.windows.Window(*window),
                 out_shape=(3, *shape),
             )
+
+    def _trusted(self, window: Window) -> JpegBlocks | None:
+        """What decodes full resolution, None for GDAL; the first window that is read decides."""
+        if self._jpeg is not None and not self._compared:
+            self._compared = True
+            if not agrees(self._jpeg, self._src, window):
+                self._jpeg = None
+        return self._jpeg
 
     def _look(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """What the file itself calls valid, and what may be a collar, bool[h, w] each."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -32,7 +33,10 @@ class Imagery:
     collar_size: float = 30.0
     """Side of the smallest solid square taken for a collar, in metres on the ground."""
     cache_mb: int = 128
-    """Memory GDAL may keep decoded blocks in while an image is open, in MiB."""
+    """Memory that decoded blocks may be kept in while an image is open, in MiB."""
+    jpeg_decoder: Literal["turbo", "gdal"] = "turbo"
+    """What decodes plain tiled JPEG files: libjpeg-turbo, or GDAL with the decoder that it was built with,
+    which may take four times as long. The two blow up halved colours by different filters."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.
@@ -78,8 +82,13 @@ class Imagery:
 
 
 @contextmanager
-def opened(path: str | Path, imagery: Imagery) -> Iterator[rasterio.DatasetReader]:
+def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[rasterio.DatasetReader]:
     """The opened image, within a GDAL environment that bounds memory and waiting.
+
+    Args:
+        path: a file, a URL, or anything else GDAL opens.
+        imagery: how it is to be read.
+        threads: that decode the blocks of a window.
 
     Raises:
         SourceError: there is no such file or URL.
@@ -95,6 +104,7 @@ def opened(path: str | Path, imagery: Imagery) -> Iterator[rasterio.DatasetReade
         "GDAL_HTTP_RETRY_DELAY": 1,
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_NUM_THREADS": threads,
     }
     if remote:
         # Looking for sidecar files would cost a request each.
