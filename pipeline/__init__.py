@@ -22,6 +22,7 @@ from pipeline.tasks import (  # isort: skip
     AggregateImage,
     EvaluateImage,
     ReportImage,
+    ReportImages,
     Submission,
     CheckLabels,
 )
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "AggregateImage",
     "EvaluateImage",
     "ReportImage",
+    "ReportImages",
     "Submission",
     "CheckLabels",
 ]

@@ -12,6 +12,7 @@ import logging
 from luigi.parameter import ParameterException
 
 from models.errors import Mistake
+from pipeline.bars import AboveBars
 
 _NAMES = ("pipeline.errors.", "models.errors.")
 
@@ -35,7 +36,8 @@ class OneLineErrors(logging.Filter):
 
 
 def shorten_errors() -> None:
-    """Installs the filter on the logger that Luigi reports through, once."""
+    """Installs the filters on the logger that Luigi reports through, once."""
     logger = logging.getLogger("luigi-interface")
-    if not any(isinstance(present, OneLineErrors) for present in logger.filters):
-        logger.addFilter(OneLineErrors())
+    for kind in (OneLineErrors, AboveBars):
+        if not any(isinstance(present, kind) for present in logger.filters):
+            logger.addFilter(kind())

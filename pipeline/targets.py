@@ -95,6 +95,11 @@ class Workspace:
         splits = (self.root / "input").glob("*")
         return sorted({name for split in splits for name in self.images_of(split.name)})
 
+    def labels_everywhere(self) -> list[str]:
+        """Stems of the label files in all splits, sorted."""
+        files = (self.root / "input").glob("*/labels/*")
+        return sorted({path.stem for path in files if path.suffix.lower() in LABEL_SUFFIXES})
+
     def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
         folders = sorted((self.root / "input").glob(f"*/{kind}"))
         found = [

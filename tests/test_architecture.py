@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(path for package in ("pipeline", "models", "sql") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(
+    path for package in ("jengo", "pipeline", "models", "sql") for path in (ROOT / package).rglob("*.py")
+)
 
 FLOORS = [
+    {"jengo"},
     {"pipeline.__init__", "pipeline.summary"},
-    {"pipeline.tasks", "pipeline.logs", "pipeline.defaults"},
+    {"pipeline.tasks", "pipeline.logs", "pipeline.defaults", "pipeline.dashboard"},
     {"pipeline.steps"},
     {"pipeline.settings", "pipeline.targets"},
     {"pipeline.review"},
@@ -29,7 +32,14 @@ FLOORS = [
     | {"pipeline.training_curves", "pipeline.split"},
     {"pipeline.frames", "pipeline.evidence", "pipeline.clipping", "pipeline.painting", "pipeline.rounding"},
     {"pipeline.checks"},
-    {"pipeline.polygons", "pipeline.atomic", "pipeline.matching", "pipeline.bootstrap"}
+    {
+        "pipeline.pace",
+        "pipeline.bars",
+        "pipeline.polygons",
+        "pipeline.atomic",
+        "pipeline.matching",
+        "pipeline.bootstrap",
+    }
     | {"pipeline.temperature"},
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
@@ -43,7 +53,7 @@ BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 def _name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] in ("models", "sql"):
+    if parts[0] in ("jengo", "models", "sql"):
         return parts[0]
     return ".".join(parts[:2])
 

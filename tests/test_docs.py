@@ -38,9 +38,13 @@ def test_every_task_stands_in_the_readme_in_run_order():
 
 
 def test_code_blocks_of_settings_are_settings():
+    import luigi.scheduler
+
     from pipeline import settings
 
-    known = {section.get_task_family(): section for section in settings.ALL}
+    known = {section.get_task_family(): dict(section.get_params()) for section in settings.ALL}
+    # Luigi's own that the docs speak of; the history's are read by name, without a class.
+    known |= {"scheduler": dict(luigi.scheduler.scheduler.get_params()), "task_history": {"db_connection"}}
     for page in PAGES:
         for block in re.findall(r"```ini\n(.*?)```", page.read_text(), flags=re.DOTALL):
             section = None
@@ -49,4 +53,4 @@ def test_code_blocks_of_settings_are_settings():
                     section = known[match[1]]
                 elif match := re.match(r"(\w+) =", line):
                     assert section is not None
-                    assert match[1] in dict(section.get_params()), line
+                    assert match[1] in section, line

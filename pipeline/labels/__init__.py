@@ -9,6 +9,7 @@ from pipeline.labels.cleaning import clean_labels
 from pipeline.labels.conditions import category_indices
 from pipeline.labels.files import read_area, read_label_file
 from pipeline.labels.rules import NOTED, SET_ASIDE, LabelReport, LabelRules
+from pipeline.labels.suggestion import suggest_settings
 
 __all__ = [
     "NOTED",
@@ -19,4 +20,5 @@ __all__ = [
     "clean_labels",
     "read_area",
     "read_label_file",
+    "suggest_settings",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Any
 
 import geopandas as gpd
@@ -10,6 +12,10 @@ import pandas as pd
 
 from pipeline.errors import LabelError
 from pipeline.labels.rules import LabelRules, fold
+
+MOST_CATEGORIES = 12
+"""Attributes of more different values are names or numbers of buildings, not their condition."""
+MOST_ROWS_READ = 20_000
 
 
 def read_conditions(
@@ -26,13 +32,40 @@ def read_conditions(
             f"no attribute {attribute!r}",
             where=where,
             found=[name for name in frame.columns if name != frame.geometry.name],
-            remedy="Name the attribute that holds the condition, or leave it empty for files without one.",
+            remedy=_remedy(frame),
         )
     if attribute and len(frame):
-        spellings = [_spelling(value) for value in frame[attribute]]
+        spellings = [spelling(value) for value in frame[attribute]]
         return spellings, [rules.category_of.get(fold(text)) if text else None for text in spellings]
     only = rules.categories[0][0] if len(rules.categories) == 1 else None
     return [None] * len(frame), [only] * len(frame)
+
+
+def condition_attributes(frame: gpd.GeoDataFrame) -> dict[str, Counter[str]]:
+    """Attributes that may hold a condition, the likeliest first: their values and how often each occurs.
+
+    An attribute qualifies with 2 to 12 different values, most of which are words, on most of the rows.
+    """
+    found: dict[str, Counter[str]] = {}
+    head = frame.head(MOST_ROWS_READ)
+    for name in head.columns:
+        if name == frame.geometry.name:
+            continue
+        values = Counter(text for text in map(spelling, head[name]) if text)
+        words = sum(count for text, count in values.items() if re.search(r"[^\W\d_]", text))
+        if 2 <= len(values) <= MOST_CATEGORIES and 2 * words > len(head) and len(values) < len(head):
+            found[str(name)] = values
+    return dict(sorted(found.items(), key=lambda item: -item[1].total()))
+
+
+def _remedy(frame: gpd.GeoDataFrame) -> str:
+    """What to do where the condition attribute is missing, with the attribute that was probably meant."""
+    found = next(iter(condition_attributes(frame).items()), None)
+    if found is None:
+        return "Name the attribute that holds the condition, or leave it empty for files without one."
+    name, values = found
+    shown = ", ".join(f"{text} {count}" for text, count in values.most_common(4))
+    return f"Set [Labels] condition_attribute, to {name} perhaps ({shown}), and categories to its spellings."
 
 
 def category_indices(frame: gpd.GeoDataFrame, rules: LabelRules, *, where: object = None) -> np.ndarray:
@@ -46,7 +79,7 @@ def category_indices(frame: gpd.GeoDataFrame, rules: LabelRules, *, where: objec
     return np.array([places.get(name, -1) if name else -1 for name in categories], dtype=np.int64)
 
 
-def _spelling(value: Any) -> str | None:
+def spelling(value: Any) -> str | None:
     """An attribute's value as text; None for null and blank."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return None

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import geopandas
+import shapely
 
 from pipeline.frames import px_to_crs, window_box
-from pipeline.labels import LabelReport, LabelRules, clean_labels, read_area, read_label_file
+from pipeline.labels import (
+    LabelReport,
+    LabelRules,
+    clean_labels,
+    read_area,
+    read_label_file,
+    suggest_settings,
+)
+from pipeline.raster import Imagery, read_grid
 from pipeline.schema import Grid, Window
 
 
@@ -15,6 +25,45 @@ def load_labels(
     labels: Path, area: Path | None, grid: Grid, rules: LabelRules
 ) -> tuple[geopandas.GeoDataFrame, LabelReport]:
     """Clean labels in the image's CRS, and what became of every row of the file."""
-    footprint = px_to_crs([window_box(Window(0, 0, grid.width, grid.height))], grid.transform)[0]
     ground = read_area(area, grid.crs) if area else None
-    return clean_labels(read_label_file(labels), grid.crs, footprint, rules, ground, where=labels)
+    return clean_labels(read_label_file(labels), grid.crs, _footprint(grid), rules, ground, where=labels)
+
+
+def check_labels(
+    labels: Path, source: Path | str | None, area: Path | None, imagery: Imagery, rules: LabelRules
+) -> tuple[LabelReport, str]:
+    """What would become of every row of a label file, and the settings it asks for if not the present ones.
+
+    Nothing is stored.
+
+    Args:
+        labels: the label file.
+        source: the image it belongs to; None to look at the file alone, in the UTM zone it lies in.
+        area: labelled ground; None for the whole image.
+        imagery: how the image is read.
+        rules: how the rows are read; where their attribute is missing they are read without one.
+
+    Returns:
+        The report, and a section `[Labels]` for luigi.cfg, empty where the present settings fit.
+
+    Raises:
+        SourceError, LabelError, RasterError: a file cannot be read.
+    """
+    frame = read_label_file(labels)
+    if source is not None:
+        grid = read_grid(source, imagery)
+        crs, footprint = grid.crs, _footprint(grid)
+    else:
+        crs = frame.crs if frame.crs.is_projected else frame.estimate_utm_crs()
+        footprint = shapely.box(*frame.to_crs(crs).total_bounds)
+    wanted = suggest_settings(frame, rules)
+    if rules.condition_attribute not in frame.columns:
+        rules = dataclasses.replace(rules, condition_attribute="")
+    ground = read_area(area, crs) if area else None
+    _, report = clean_labels(frame, crs, footprint, rules, ground, where=labels)
+    return report, wanted
+
+
+def _footprint(grid: Grid) -> shapely.Polygon:
+    """The image's outline in its CRS."""
+    return px_to_crs([window_box(Window(0, 0, grid.width, grid.height))], grid.transform)[0]

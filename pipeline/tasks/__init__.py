@@ -15,7 +15,7 @@ settings and the inputs' `os.stat`, nothing else.
 
 from pipeline.tasks.detecting import CalibrateNetwork, InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
-from pipeline.tasks.mapping import AggregateImage, EvaluateImage, ReportImage, Submission
+from pipeline.tasks.mapping import AggregateImage, EvaluateImage, ReportImage, ReportImages, Submission
 from pipeline.tasks.reviewing import CheckLabels
 from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
@@ -34,6 +34,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "AggregateImage",
     "EvaluateImage",
     "ReportImage",
+    "ReportImages",
     "Submission",
     "CheckLabels",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import luigi
+
 from pipeline import settings
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import SourceError
@@ -17,7 +19,7 @@ from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.submission import submit
-from pipeline.targets import PublishedTarget, fingerprint
+from pipeline.targets import PublishedTarget, Workspace, fingerprint
 from pipeline.tasks.detecting import InferLarge, InferShard, calibrated, network, shards_of, told
 from pipeline.tasks.learning import TileImage
 from pipeline.tasks.sources import SourceLabels
@@ -189,6 +191,35 @@ class ReportImage(ImageStep):
             paths.append(Path(self.buildings.large.output().path))
         paths += [self.workspace.record(self.image_id, task) for task in ("AggregateImage", "EvaluateImage")]
         return [record for path in paths if (record := read_record(path))]
+
+
+class ReportImages(luigi.WrapperTask):
+    """The pages of several images, with all that stands behind them; complete when every one is."""
+
+    image_ids = luigi.ListParameter(
+        default=(), description="JSON list of image ids; empty: all of input/test."
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the images.
+
+        Raises:
+            SourceError: there are none.
+        """
+        workspace = Workspace(settings.Storage().workspace)
+        names = list(self.image_ids) or workspace.images_of("test")
+        if not names:
+            raise SourceError(
+                "no image to map",
+                where=workspace.root / "input/test/images",
+                remedy="Put images there, or name some.",
+            )
+        return names
+
+    def requires(self) -> list[ReportImage]:
+        """Every page."""
+        return [ReportImage(image_id=name) for name in self.names]
 
 
 class Submission(Step):

@@ -15,7 +15,9 @@ from luigi.task import task_id_str
 from models.errors import Mistake
 from pipeline import settings
 from pipeline.atomic import atomic, scratch_folder, write_atomic
+from pipeline.bars import Bar, in_terminal
 from pipeline.errors import SourceError
+from pipeline.pace import Pace, in_words
 from pipeline.provenance import RunRecord, Stopwatch
 from pipeline.settings import digest
 from pipeline.stores import check_image_id
@@ -23,8 +25,11 @@ from pipeline.targets import PublishedTarget, Workspace
 
 logger = logging.getLogger("luigi-interface")
 
-SECONDS_BETWEEN_LINES = 10
-"""How often a task may tell its progress in the log; luigid hears of every change."""
+SECONDS_BETWEEN_MESSAGES = 0.5
+"""How often luigid hears of a task's progress: each time is two requests."""
+LONGEST_SILENCE = 300.0
+"""Seconds after which a task tells its progress in the log again; before that, lines come at intervals
+that grow by half, from ten seconds on."""
 
 
 class ImageId(luigi.Parameter):
@@ -35,6 +40,22 @@ class ImageId(luigi.Parameter):
         return check_image_id(value)
 
     parse = normalize
+
+
+class Telling:
+    """What was told of a run's progress, and when it is time to tell more."""
+
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self.bar: Bar | None = None
+        self.interval = 10.0
+        self.next_line = time.monotonic() + self.interval
+        self.next_message = 0.0
+
+    def close(self) -> None:
+        """Takes the bar away, if there is one."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class Step(luigi.Task):
@@ -67,13 +88,37 @@ class Step(luigi.Task):
         return digest(type(self).__name__, self._described(), self.inputs)
 
     def progress(self, fraction: float, message: str) -> None:
-        """Shows how far the step is in luigid and, now and then, in the log."""
-        self.set_progress_percentage(round(100 * fraction, 1))
-        self.set_status_message(message)
+        """Shows how far the step is, what it does, and how long it will take.
+
+        Luigid hears of it, and a bar at the foot of a terminal or else, now and then, the log.
+        """
         now = time.monotonic()
-        if now - getattr(self, "_told", 0.0) > SECONDS_BETWEEN_LINES:
-            self._told = now
-            logger.info("%s: %s", self, message)
+        telling = self._telling
+        left = telling.pace.left(fraction, now)
+        told = message if left is None else f"{message}, {in_words(left)} left"
+        if fraction >= 1 or now >= telling.next_message:
+            telling.next_message = now + SECONDS_BETWEEN_MESSAGES
+            self.set_progress_percentage(round(100 * fraction, 1))
+            self.set_status_message(told)
+        if in_terminal():
+            telling.bar = telling.bar or Bar(self._short_name)
+            telling.bar.show(fraction, told)
+        elif now >= telling.next_line:
+            telling.interval = min(1.5 * telling.interval, LONGEST_SILENCE)
+            telling.next_line = now + telling.interval
+            logger.info("%s: %s", self, told)
+
+    @property
+    def _telling(self) -> Telling:
+        """What was told of the run at hand; a step that is run again begins anew."""
+        if not hasattr(self, "_told"):
+            self._told = Telling()
+        return self._told
+
+    @property
+    def _short_name(self) -> str:
+        """The step and its parameters, as short as a line at the foot of a terminal."""
+        return " ".join([type(self).__name__, *self.to_str_params(only_significant=True).values()])
 
     def on_failure(self, exception: BaseException) -> str:
         """What luigid shows of a failure: one line for a user's mistake, else the traceback."""
@@ -111,6 +156,7 @@ class Step(luigi.Task):
     @contextmanager
     def _watched(self):
         """Counts to fill, and a function that closes the work: its record, if no input changed."""
+        self._told = Telling()
         before, counts = self.digest, dict[str, int]()
         watch = Stopwatch(type(self).__name__, getattr(self, "image_id", None), before)
 
@@ -125,7 +171,15 @@ class Step(luigi.Task):
                 self._described(), {name: str(made) for name, made in self.inputs.items()}, counts
             )
 
-        yield counts, finished
+        try:
+            yield counts, finished
+            self.set_progress_percentage(100)
+        except BaseException as error:
+            # The list of tasks shows the message; the failure itself is a click away.
+            self.set_status_message(f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}")
+            raise
+        finally:
+            self._told.close()
 
     def _described(self) -> dict[str, dict[str, str]]:
         return {section.get_task_family(): section().described() for section in self.sections}

@@ -1,0 +1,303 @@
+"""The commands; each says in its docstring what `--help` prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="jengo",
+    help="From drone orthomosaics to maps of buildings. Work in the folder that holds input/ and luigi.cfg.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+labels_app = typer.Typer(help="Look at label files.", no_args_is_help=True)
+app.add_typer(labels_app, name="labels")
+
+FAULT = 1
+"""Exit code of a check that found something, and of a user's mistake."""
+
+
+def main() -> int:
+    """Runs the command line; a user's mistake is one line on stderr and exit code 1."""
+    from models.errors import Mistake
+
+    try:
+        app()
+    except Mistake as error:
+        sys.stderr.write(f"jengo: {error}\n")
+        return FAULT
+    return 0
+
+
+def _images() -> list[str]:
+    """Ids in this folder, for shell completion: no more is imported than that takes."""
+    folders = Path("input").glob("*/images/*")
+    return sorted({path.stem for path in folders if path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2")})
+
+
+def _complete_image(incomplete: str) -> list[str]:
+    return [name for name in _images() if name.startswith(incomplete)]
+
+
+def _workspace():
+    from pipeline import settings
+    from pipeline.targets import Workspace
+
+    settings.check_all()
+    return Workspace(settings.Storage().workspace)
+
+
+def _image_id(image: str) -> str:
+    """The id of an image given as an id or as a path; a path from elsewhere is linked into input/test."""
+    from pipeline.steps.adding import add_input
+    from pipeline.targets import IMAGE_SUFFIXES
+
+    if Path(image).suffix.lower() not in IMAGE_SUFFIXES:
+        return image
+    return add_input(_workspace(), Path(image))
+
+
+def _source(image: str) -> Path | str:
+    """The path or URL of an image given as an id, a path or a URL."""
+    from pipeline.tasks import SourceImage
+
+    if "://" in image or Path(image).is_file():
+        return image
+    return SourceImage(image_id=image).source
+
+
+Image = Annotated[str, typer.Argument(help="Image id, path or URL.", autocompletion=_complete_image)]
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine and this folder lack.
+
+    Looks at versions, GDAL and PROJ, the GPU, luigi.cfg, images and labels, disk, memory and the label
+    store, and names a remedy for what it finds. Exits with 1 where a run would fail.
+    """
+    from pipeline import settings
+    from pipeline.errors import SettingsError
+    from pipeline.steps.doctor import examine
+    from pipeline.targets import Workspace
+
+    try:
+        root = settings.Storage().workspace
+    except SettingsError:
+        root = "."
+    levels = set()
+    for finding in examine(Workspace(root)):
+        typer.echo(str(finding))
+        levels.add(finding.level)
+    raise typer.Exit(FAULT if "fault" in levels else 0)
+
+
+@app.command()
+def add(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Rasters, with a CRS.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Vector file with the buildings drawn on them, in any CRS.")
+    ] = None,
+    area: Annotated[
+        Path | None, typer.Option(help="Polygons within which all buildings are drawn; else everywhere.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Folder of input/; else training with labels, test without.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Image id instead of the file's stem.")] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+) -> None:
+    """Put images and their labels into this folder.
+
+    They are linked into input/ under the names by which they find each other. A folder without
+    luigi.cfg gets one that suits this machine.
+    """
+    from pipeline.errors import SettingsError
+    from pipeline.steps.adding import add_input, write_settings
+
+    if name and len(images) > 1:
+        raise SettingsError("names one image", where="--name", found=name, remedy="Add them one by one.")
+    if write_settings(Path()):
+        typer.echo("luigi.cfg: written, with settings for this machine")
+    workspace = _workspace()
+    for image in images:
+        added = add_input(workspace, image, labels, area, split=split, name=name, copy=copy)
+        place = workspace.find_image(added)
+        typer.echo(f"{added}: {place.relative_to(workspace.root) if place else ''}")
+
+
+@app.command()
+def info(image: Image) -> None:
+    """Tell an image's size, CRS, tiles and cost."""
+    from pipeline import settings
+    from pipeline.raster import Imagery
+    from pipeline.steps.facts import image_facts
+
+    source = _source(image)
+    imagery, network = settings.Imagery().rules(Imagery), settings.Training().network
+    name = Path(image).stem
+    facts = image_facts(name, source, imagery, settings.Tiling(), settings.Inference(), network)
+    typer.echo(facts.table())
+
+
+@app.command()
+def run(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE...]",
+            help="Ids, or paths of rasters, which are linked into input/test. None: all of input/test.",
+            autocompletion=_complete_image,
+        ),
+    ] = None,
+    task: Annotated[str, typer.Option(help="Task to run, with all it needs.")] = "ReportImage",
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KNOB=VALUE", help="A setting for this run alone."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time.")] = 1,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Show the run in the luigid of `jengo dashboard`.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the luigi command.")] = False,
+) -> None:
+    """Map images, with all that it takes.
+
+    Learns first where there is no network yet, goes on where a run stopped, skips what is done. Prints
+    the equivalent luigi command, runs it, and tells where the results lie.
+    """
+    from jengo.lines import as_typed, check_scheduler, luigi_line
+    from pipeline.tasks import ReportImages
+
+    workspace = _workspace()
+    ids = [_image_id(image) for image in images or ()] or ReportImages().names
+    arguments = luigi_line(task, ids, given=given or (), workers=workers, dashboard=dashboard)
+    typer.echo(as_typed(arguments), err=True)
+    if dry_run:
+        return
+    if dashboard:
+        from luigi.interface import core
+
+        check_scheduler(core().scheduler_host, core().scheduler_port)
+    code = _luigi(arguments)
+    if code == 0 and task == "ReportImage":
+        from pipeline.summary import summary
+
+        typer.echo("\n" + "\n\n".join(summary(workspace, image_id) for image_id in ids))
+    raise typer.Exit(code)
+
+
+def _luigi(arguments: list[str]) -> int:
+    """Exit code of luigi's own command line."""
+    from luigi.retcodes import run_with_retcodes
+
+    # Threads that wait asleep: beside other work, waiting awake makes learning ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        run_with_retcodes(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@labels_app.command("check")
+def check_labels(
+    file: Annotated[Path, typer.Argument(help="Label file, or the id of an image that has one.")],
+    image: Annotated[
+        str | None, typer.Option(help="Image it belongs to, id or path; else that of the same stem.")
+    ] = None,
+) -> None:
+    """Say what becomes of every row of a label file.
+
+    Nothing is stored. Where the settings do not fit the file, prints the section [Labels] that would.
+    Exits with 1 where no
+    label would be learnt from.
+    """
+    from pipeline import settings
+    from pipeline.raster import Imagery
+    from pipeline.steps.labels import check_labels as check
+
+    workspace = _workspace()
+    stem = file.stem
+    path = workspace.find_labels(str(file)) or file
+    source = _source(image) if image else workspace.find_image(stem)
+    imagery, rules = settings.Imagery().rules(Imagery), settings.Labels().label_rules()
+    report, wanted = check(path, source, workspace.find_area(stem), imagery, rules)
+    typer.echo(f"{path}, {f'on {source}' if source else 'without its image'}\n{report.table()}")
+    if wanted:
+        typer.echo(f"\nno row has a category; in luigi.cfg, merging what means the same:\n\n{wanted}")
+    raise typer.Exit(0 if sum(report.categories.values()) else FAULT)
+
+
+@app.command()
+def validate(
+    csv: Annotated[Path, typer.Argument(help="CSV as AggregateImage publishes it.")],
+    image: Annotated[
+        str | None, typer.Option(help="Image, id or path, in which the buildings must lie.")
+    ] = None,
+) -> None:
+    """Check a CSV as the challenge would.
+
+    Exits with 1 where it is faulty.
+    """
+    from pipeline import settings
+    from pipeline.frames import grid_lonlat_bounds
+    from pipeline.raster import Imagery, read_grid
+    from pipeline.submission import read_csv, validate_csv
+
+    names = settings.Labels().names
+    grid = read_grid(_source(image), settings.Imagery().rules(Imagery)) if image else None
+    faults = validate_csv(
+        csv,
+        names,
+        bounds_lonlat=grid_lonlat_bounds(grid) if grid else None,
+        width=grid.width if grid else None,
+        height=grid.height if grid else None,
+    )
+    buildings = 0 if faults else len(read_csv(csv, names).polygons_px)
+    typer.echo("\n".join(faults) if faults else f"{csv}: {buildings} buildings, no fault")
+    raise typer.Exit(FAULT if faults else 0)
+
+
+@app.command()
+def catalogue(
+    name: Annotated[
+        str | None, typer.Argument(help="CSV of a catalogue; else that of luigi.cfg, else the challenge's.")
+    ] = None,
+) -> None:
+    """List the images of a catalogue: id, split and address."""
+    from pipeline import settings
+    from pipeline.catalogue import CHALLENGE, read_catalogue
+
+    chosen = name or settings.Storage().catalogue or CHALLENGE
+    for entry in read_catalogue(chosen).values():
+        typer.echo(f"{entry.image_id}  {entry.split:<9} {entry.url}")
+    if chosen == CHALLENGE:
+        licence = "Commission for Lands, Revolutionary Government of Zanzibar, CC-BY-4.0"
+        typer.echo(f"imagery: {licence}", err=True)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(help="Port it answers on.")] = 8082,
+    address: Annotated[
+        str, typer.Option(help="Address it listens on; it asks nobody who they are.")
+    ] = "127.0.0.1",
+    history: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL of the history of tasks; else work/history.db.")
+    ] = None,
+) -> None:
+    """Serve a page that shows runs while they go.
+
+    It is luigid: graph, progress and failures of every `jengo run --dashboard`, until Ctrl-C. Keeps its
+    state and the history of tasks in work/, and has figures for Prometheus at /metrics.
+    """
+    from pipeline.dashboard import serve
+
+    serve(_workspace(), address=address, port=port, history=history)

@@ -1,0 +1,81 @@
+"""The luigi command lines behind `jengo run` and `jengo dashboard`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from collections.abc import Sequence
+
+from pipeline import settings
+from pipeline.errors import SettingsError, SourceError
+
+
+def luigi_line(
+    task: str, images: Sequence[str], *, given: Sequence[str] = (), workers: int = 1, dashboard: bool = False
+) -> list[str]:
+    """Arguments of `luigi` that run a task for images.
+
+    >>> luigi_line("ReportImage", ["flight_02"])
+    ['--module', 'pipeline', 'ReportImage', '--image-id', 'flight_02', '--local-scheduler']
+
+    Args:
+        task: one that takes an image id; `ReportImage` becomes `ReportImages` for more than one.
+        images: their ids.
+        given: settings as `Section.knob=value`.
+        workers: tasks at a time.
+        dashboard: whether the run is to be seen in luigid, or schedules itself.
+
+    Raises:
+        SettingsError: a setting is not of that form or unknown; several images for a task of one.
+    """
+    if len(images) == 1:
+        which = [task, "--image-id", images[0]]
+    elif task == "ReportImage":
+        which = ["ReportImages", "--image-ids", json.dumps(list(images))]
+    else:
+        raise SettingsError(
+            "takes one image", where=f"--task {task}", found=list(images), remedy="Run it once for each."
+        )
+    options = [part for setting in given for part in _option(setting)]
+    options += ["--workers", str(workers)] if workers != 1 else []
+    options += [] if dashboard else ["--local-scheduler"]
+    return ["--module", "pipeline", *which, *options]
+
+
+def as_typed(arguments: Sequence[str]) -> str:
+    """The line as one would type it."""
+    return shlex.join(["luigi", *arguments])
+
+
+def _option(setting: str) -> list[str]:
+    """`Tiling.tile_size=512` as luigi's option."""
+    place, equals, value = setting.partition("=")
+    section, _, knob = place.strip().partition(".")
+    known = {kind.get_task_family(): dict(kind.get_params()) for kind in settings.ALL}
+    knob = knob.replace("-", "_")
+    if not equals or knob not in known.get(section, {}):
+        raise SettingsError(
+            "not a setting",
+            where="--set",
+            found=setting,
+            remedy="Write Section.knob=value, as in Tiling.tile_size=512; docs/settings.md lists them.",
+        )
+    return [f"--{section}-{knob.replace('_', '-')}", value.strip()]
+
+
+def check_scheduler(host: str, port: int) -> None:
+    """Nothing, where a scheduler answers there.
+
+    Raises:
+        SourceError: nothing does.
+    """
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return
+    except OSError as error:
+        raise SourceError(
+            f"no dashboard answers: {error.strerror or error}",
+            where=f"{host}:{port}",
+            remedy="Start one in another terminal: jengo dashboard.",
+        ) from error

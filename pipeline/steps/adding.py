@@ -1,0 +1,152 @@
+"""Bringing inputs into a workspace under the names by which they find each other.
+
+An image, its labels and its labelled area share a stem. Nothing is copied unless asked: files may be
+many gigabytes, so links are made, to the files that belong to them (world files, masks, .dbf) too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pipeline.errors import SettingsError, SourceError
+from pipeline.stores import check_image_id
+from pipeline.targets import IMAGE_SUFFIXES, LABEL_SUFFIXES, SIDECAR_SUFFIXES, Workspace
+
+
+def add_input(
+    workspace: Workspace,
+    image: Path,
+    labels: Path | None = None,
+    area: Path | None = None,
+    *,
+    split: str | None = None,
+    name: str | None = None,
+    copy: bool = False,
+) -> str:
+    """Image id under which an image, and what is known of it, now lie in a workspace.
+
+    Adding the same files again changes nothing.
+
+    Args:
+        workspace: which gets `input/<split>/{images,labels,areas}`.
+        image: raster file.
+        labels: vector file with the buildings drawn on the image; None where there are none.
+        area: vector file with the ground on which the labels are complete; None for all of it.
+        split: folder of `input`; None: `training` for an image with labels, `test` for one without.
+        name: image id; None: the stem of the image's file.
+        copy: copies the files instead of linking them.
+
+    Raises:
+        SourceError: a file is missing, of no known kind, or another one has its name.
+        SettingsError: the name is not an image id.
+    """
+    image_id = _image_id(image, name)
+    split = split or ("training" if labels else "test")
+    present = workspace.find_image(image_id)
+    if present and not _same(present, image):
+        raise SourceError(
+            "another image has this name already",
+            where=present,
+            found=str(image),
+            remedy="Give this one another with --name.",
+        )
+    given = (("images", image, IMAGE_SUFFIXES), ("labels", labels, LABEL_SUFFIXES))
+    for kind, path, suffixes in (*given, ("areas", area, LABEL_SUFFIXES)):
+        if path is not None and not (kind == "images" and present):
+            _bring(path, workspace.root / "input" / split / kind, image_id, suffixes, copy)
+    return image_id
+
+
+def _image_id(image: Path, name: str | None) -> str:
+    try:
+        return check_image_id(name or image.stem)
+    except SettingsError as error:
+        remedy = "Give a name of letters, digits, . _ - with --name."
+        raise SettingsError(error.what, where=image, found=name or image.stem, remedy=remedy) from error
+
+
+def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy: bool) -> None:
+    """Links or copies a file and its sidecars into a folder under another stem."""
+    if not path.is_file():
+        raise SourceError("no such file", where=path, remedy="Check its path.")
+    if path.suffix.lower() not in suffixes:
+        raise SourceError(
+            "not a kind of file that is looked for here",
+            where=path,
+            found=path.suffix,
+            remedy=f"Save it as one of {', '.join(suffixes)}.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [there for there in folder.glob(f"{stem}.*") if there.suffix.lower() in suffixes]
+    if any(not _same(there, path) for there in taken):
+        raise SourceError(
+            "another file has this name already",
+            where=taken[0],
+            found=str(path),
+            remedy="Remove that one first, or give the image another name with --name.",
+        )
+    if taken:
+        return
+    for part in (path, *_sidecars(path)):
+        target = folder / (stem + part.name.removeprefix(path.stem))
+        target.unlink(missing_ok=True)
+        if copy:
+            shutil.copy2(part, target)
+        else:
+            target.symlink_to(os.path.relpath(part.resolve(), folder.resolve()))
+
+
+def _sidecars(path: Path) -> list[Path]:
+    """Files beside an input that belong to it, whatever the case of their endings."""
+    wanted = {path.stem.lower() + ending for ending in SIDECAR_SUFFIXES}
+    wanted |= {path.name.lower() + ending for ending in SIDECAR_SUFFIXES}
+    return sorted(there for there in path.parent.iterdir() if there.name.lower() in wanted)
+
+
+def _same(there: Path, path: Path) -> bool:
+    """Whether a file of the workspace is that file, or a copy of it as it is now."""
+    if not path.is_file():
+        return False
+    one, other = there.stat(), path.stat()
+    alike = (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    return os.path.samestat(one, other) or alike
+
+
+def write_settings(folder: Path, gpu: bool | None = None) -> bool:
+    """Writes a luigi.cfg that suits a machine where a folder has none; returns whether it did.
+
+    Args:
+        folder: the workspace.
+        gpu: whether the machine has one; None looks.
+    """
+    path = folder / "luigi.cfg"
+    if path.exists():
+        return False
+    if gpu is None:
+        import torch
+
+        gpu = torch.cuda.is_available()
+    path.write_text(_FOR_ALL + ("" if gpu else _FOR_CPU), encoding="utf-8")
+    return True
+
+
+_FOR_ALL = """\
+# Settings of this folder; all there are: docs/settings.md. What is not here has its default.
+
+[Aggregation]
+formats = ["csv", "geojson", "gpkg"]
+"""
+_FOR_CPU = """\
+
+# This machine has no GPU that torch can use: a small network, and tiles to match.
+[Training]
+network = maskrcnn_small
+epochs = 40
+learning_rate = 0.001
+
+[Tiling]
+tile_size = 512
+overlap = 128
+"""

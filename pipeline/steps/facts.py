@@ -1,0 +1,82 @@
+"""What an image is and what the settings make of it, told before anything is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cost import Cost, Rates, expected_cost
+from pipeline.inference import InferenceRules
+from pipeline.raster import Imagery, read_header
+from pipeline.schema import TileIndex
+from pipeline.settings import Inference, Tiling
+from pipeline.steps import Progress
+from pipeline.steps.tiles import look_at_image
+from pipeline.tiling import TilingRules
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image's place on the ground, and its tiles under the settings."""
+
+    index: TileIndex
+    valid_share: float
+    """Of the image's pixels, 0 to 1."""
+    cost: Cost
+    """Of mapping it with a network that is learnt already, at the rates of one core without a GPU."""
+
+    def table(self) -> str:
+        """The facts as lines of text."""
+        grid, index = self.index.grid, self.index
+        cm = [100 * side for side in grid.ground_m_per_px]
+        km2 = grid.width * grid.height * grid.ground_m_per_px[0] * grid.ground_m_per_px[1] / 1e6
+        crs = grid.crs if grid.srid else "without an EPSG code"
+        facts = {
+            "size": f"{grid.width:,} x {grid.height:,} px, {km2:.3g} km2",
+            "resolution": f"{cm[0]:.2f} x {cm[1]:.2f} cm per px on the ground",
+            "crs": crs,
+            "bands": f"{grid.bands}{'' if grid.stretch is None else ', stretched'}",
+            "taken": grid.observed,
+            "tiles": f"{len(index.tiles):,} of {index.tile_size} px with {index.overlap} px overlap, "
+            f"{index.empty_tiles:,} empty ones left out",
+            "valid": f"{self.valid_share:.0%} of the pixels",
+            "to map": f"{self.cost.sentence} on one core, its network learnt already",
+        }
+        return "\n".join(f"{name:<11}{text}" for name, text in facts.items())
+
+
+def image_facts(
+    image_id: str,
+    source: Path | str,
+    imagery: Imagery,
+    tiling: Tiling,
+    inference: Inference,
+    network: str,
+    progress: Progress = lambda *_: None,
+) -> ImageFacts:
+    """The facts of an image; reads its header, and what tells valid pixels from collars.
+
+    Args:
+        image_id: the image's name.
+        source: path or URL.
+        imagery: how it is read.
+        tiling: how it is cut.
+        inference: how the network is run.
+        network: the network's name.
+        progress: told while valid pixels are looked for.
+
+    Raises:
+        SourceError, RasterError: it cannot be read.
+        SettingsError: the tiling does not fit it.
+    """
+    index, valid_share = look_at_image(image_id, source, imagery, tiling, progress)
+    cost = expected_cost(
+        read_header(source, imagery),
+        TilingRules(index.tile_size, index.overlap, tiling.min_valid_share),
+        inference.rules(InferenceRules),
+        imagery,
+        network,
+        Rates(),
+        len(index.tiles) / (len(index.tiles) + index.empty_tiles),
+    )
+    return ImageFacts(index, valid_share, cost)
