@@ -61,7 +61,7 @@ def read_items(path: Path) -> Items:
         )
     except FileNotFoundError:
         raise DatasetError("no such item file", where=path, remedy=_REMEDY) from None
-    except (ValueError, KeyError, TypeError, IndexError, shapely.GEOSException) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, shapely.GEOSException) as error:
         raise DatasetError(f"not an item file: {error!r}", where=path, remedy=_REMEDY) from error
 
 

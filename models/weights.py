@@ -32,6 +32,7 @@ from models.maskrcnn import MaskRCNN, build
 FORMAT_VERSION = 1
 """Raised whenever the file changes in a way that an older reader would misread."""
 
+_MAX_BYTES = 4 * 2**30
 _REMEDY = "Train anew, or name another weights file"
 
 
@@ -97,6 +98,7 @@ def read_weights(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
     """
     with _opened(path) as src:
         metadata = _read_metadata(path, src)
+        _check_size(path, src)
         arrays = {name: _dataset(path, src, name)[()] for name in src["state_dict"]}
     state = {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
     return metadata, {
@@ -161,6 +163,7 @@ def weights_digest(path: Path) -> str:
     """
     with _opened(path) as src:
         metadata = _read_metadata(path, src)
+        _check_size(path, src)
         network = [metadata.network, metadata.arguments, metadata.categories]
         digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
         for name in sorted(src["state_dict"]):
@@ -195,11 +198,25 @@ def _read_metadata(path: Path, src: h5py.File) -> WeightsMetadata:
         }
         if not isinstance(src.get("state_dict"), h5py.Group):
             raise KeyError("state_dict")
+        if not isinstance(values["arguments"], dict):
+            raise TypeError("arguments are no object")
         return WeightsMetadata(
             **(values | {"categories": tuple(values["categories"]), "epoch": int(src.attrs["epoch"])})
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"damaged metadata: {error}", where=path, remedy=_REMEDY) from error
+
+
+def _check_size(path: Path, src: h5py.File) -> None:
+    """Refuse weights that unpack to more than any network here has: packed, they may hide in a few bytes."""
+    size = sum(_dataset(path, src, name).nbytes for name in src["state_dict"])
+    if size > _MAX_BYTES:
+        raise WeightsError(
+            f"claims more than {_MAX_BYTES / 2**30:.0f} GiB of weights",
+            where=path,
+            found=size,
+            remedy=_REMEDY,
+        )
 
 
 def _dataset(path: Path, src: h5py.File, name: str) -> h5py.Dataset:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import SettingsError
+from pipeline.names import check_image_id
 
 CHALLENGE = "challenge"
 COLUMNS = ("image_id", "split", "url")
 """What every catalogue has. It may also have `held_out` (`yes` for training images to validate on), `width`
 and `height` in pixels and `sha256` (checked when an image is fetched), `licence` and `attribution`."""
+
+_SCHEMES = ("http://", "https://")
+_MAX_CHARACTERS = 2**24
 
 
 class Entry(NamedTuple):
@@ -50,7 +54,7 @@ def read_catalogue(catalogue: str) -> dict[str, Entry]:
             the packaged one; empty for none.
 
     Raises:
-        SettingsError: the file is not there or lacks a column.
+        SettingsError: the file cannot be read, lacks a column, or names what is no image id or no address.
     """
     return _read(catalogue, _modified(catalogue)) if catalogue else {}
 
@@ -67,23 +71,38 @@ def _read(catalogue: str, _modified: int) -> dict[str, Entry]:
     else:
         try:
             text = Path(catalogue).read_text()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
-                f"cannot be read: {error.strerror}",
+                f"cannot be read: {getattr(error, 'strerror', 'not UTF-8')}",
                 where="[Storage] catalogue",
                 found=catalogue,
                 remedy="Name a CSV with the columns image_id, split, url, or leave it empty.",
             ) from error
-    rows = csv.DictReader(text.splitlines())
+    if len(text) > _MAX_CHARACTERS:
+        raise SettingsError("too large for a catalogue", where=catalogue, found=len(text))
+    rows = csv.DictReader(text.splitlines(), restval="")
     missing = set(COLUMNS) - set(rows.fieldnames or ())
     if missing:
         raise SettingsError(
             "lacks columns", where=catalogue, found=sorted(missing), remedy=f"It needs {', '.join(COLUMNS)}."
         )
-    return {row["image_id"]: _entry(row, catalogue) for row in rows}
+    try:
+        return {row["image_id"]: _entry(row, catalogue) for row in rows}
+    except csv.Error as error:
+        raise SettingsError(f"not a CSV, {error}", where=catalogue, remedy="Save it again.") from error
 
 
 def _entry(row: dict[str, str], catalogue: str) -> Entry:
+    # Both become parts of paths.
+    check_image_id(row["image_id"]), check_image_id(row["split"])
+    if not row["url"].startswith(_SCHEMES):
+        raise SettingsError(
+            "url is no http or https address",
+            where=f"{catalogue}, {row['image_id']}",
+            found=row["url"],
+            remedy="Put a file of this machine into input/ instead.",
+        )
+
     def known(column: str) -> str:
         return (row.get(column) or "").strip()
 

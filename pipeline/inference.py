@@ -54,8 +54,12 @@ class InferenceRules:
         Raises:
             SettingsError: a value is outside its range.
         """
-        if not 0 <= self.min_valid_share <= 1:
-            raise SettingsError("min_valid_share must be 0 to 1", found=self.min_valid_share)
+        for name in ("min_valid_share", "score_threshold", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} must be 0 to 1", found=getattr(self, name))
+        for name, least in (("batch_size", 1), ("detections_per_tile", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} must be at least {least}", found=getattr(self, name))
 
 
 def clip_to_ground(

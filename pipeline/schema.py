@@ -6,7 +6,7 @@ Frames: `_px` fields are full-image pixels (x = column, y = row, integers at pix
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -34,9 +34,9 @@ class Window(NamedTuple):
 
 
 class Artifact(BaseModel):
-    """Base of all artifacts: unknown keys are refused, instances never change."""
+    """Base of all artifacts: unknown keys and numbers without a value are refused, instances never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Versioned(Artifact):
@@ -175,7 +175,7 @@ class Detection(Artifact):
     box: tuple[float, float, float, float]
     lonlat: tuple[float, float]
     score: float = Field(ge=0, le=1)
-    scores: dict[str, float]
+    scores: dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
 class TileDetections(Versioned):

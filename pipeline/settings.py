@@ -15,7 +15,9 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import os
+import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
@@ -43,6 +45,11 @@ from pipeline.thresholds import ThresholdRules
 from pipeline.tiling import TilingRules
 from pipeline.vectorize import VectorizeRules
 
+_SHOWN = 200
+"""Characters of somebody else's error that are told."""
+_MAX_SHARDS = 10_000
+_CATEGORY = re.compile(r"\w[\w -]{0,62}")
+
 
 def digest(*parts: Any) -> str:
     """First 12 hexadecimal digits of the SHA-256 of `parts` as canonical JSON, schema version included."""
@@ -65,9 +72,9 @@ class Section(luigi.Config):
         for name, parameter in params:
             try:
                 parameter.has_task_value(section, name)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise SettingsError(
-                    f"cannot be read: {error}",
+                    f"cannot be read: {_short(error)}",
                     where=f"[{section}] {name}",
                     remedy=parameter.description,
                 ) from error
@@ -75,6 +82,10 @@ class Section(luigi.Config):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        for name, value in self.param_kwargs.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                where = f"[{self.get_task_family()}] {name}"
+                raise SettingsError("not a finite number", where=where, found=value)
         self.check()
 
     if TYPE_CHECKING:  # the parameters that `knobs_of` adds
@@ -100,6 +111,11 @@ class Section(luigi.Config):
             return kind(**values, **given)
         except (ValueError, ModelError) as error:
             raise SettingsError(str(error), where=f"[{self.get_task_family()}]") from error
+
+
+def _short(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _refuse_unknown_keys(section: str, known: Collection[str]) -> None:
@@ -217,6 +233,13 @@ class Labels(Section):
                 found=given,
                 remedy='Write for example {"hut": ["Hut", "hut"], "house": ["House"]}.',
             )
+        if odd := [name for name in given if not _CATEGORY.fullmatch(name)]:
+            raise SettingsError(
+                "not a name for a column of CSV and GIS files",
+                where="[Labels] categories",
+                found=odd[0],
+                remedy="Use letters, digits, _ - and blanks inside.",
+            )
         self.label_rules()
 
     @property
@@ -279,14 +302,15 @@ class Inference(Section):
     )
 
     def check(self) -> None:
-        """Refuses to deal tiles to nobody."""
-        if self.shards < 1:
+        """Refuses to deal tiles to nobody, or to more tasks than a scheduler takes."""
+        if not 1 <= self.shards <= _MAX_SHARDS:
             raise SettingsError(
-                "must be at least 1",
+                f"must be at least 1 and at most {_MAX_SHARDS:,}",
                 where="[Inference] shards",
                 found=self.shards,
                 remedy="One task is enough for a small image.",
             )
+        self.rules(InferenceRules)
 
 
 @knobs_of(VectorizeRules)
@@ -313,6 +337,27 @@ class Aggregation(Section):
     formats = luigi.ListParameter(
         default=("csv", "geojson"), description=f"JSON list of what to publish, of {', '.join(FORMATS)}."
     )
+
+    def check(self) -> None:
+        """Refuses formats that nobody writes, and thresholds and areas that are none."""
+        if unknown := [name for name in self.formats if name not in FORMATS] or not self.formats:
+            raise SettingsError(
+                "unknown formats" if self.formats else "no format",
+                where="[Aggregation] formats",
+                found=unknown if self.formats else list(self.formats),
+                remedy=f"Known are {', '.join(FORMATS)}.",
+            )
+        for name, value in self.score_thresholds.items():
+            if type(value) not in (int, float) or not 0 <= value <= 1:
+                raise SettingsError(
+                    "a threshold is a number from 0 to 1",
+                    where=f"[Aggregation] score_thresholds, {name}",
+                    found=value,
+                )
+        if self.min_area_m2 < 0:
+            raise SettingsError(
+                "must be at least 0", where="[Aggregation] min_area_m2", found=self.min_area_m2
+            )
 
 
 @knobs_of(MetricRules)

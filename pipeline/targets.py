@@ -18,12 +18,12 @@ Results in `output` keep friendly names; their run record says which digest they
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import luigi
 
 from pipeline.atomic import flush, write_atomic
+from pipeline.confinement import vrt_sources
 from pipeline.errors import SettingsError, SourceError
 from pipeline.provenance import RunRecord, read_record
 
@@ -125,6 +125,7 @@ def fingerprint(path: Path | str) -> dict[str, object]:
 
     Raises:
         SourceError: the file is not there.
+        RasterError: it is a VRT that cannot be read.
     """
     if str(path).startswith(URL_PREFIXES):
         return {"url": str(path)}
@@ -132,7 +133,7 @@ def fingerprint(path: Path | str) -> dict[str, object]:
     parts = [path, *(path.with_suffix(suffix) for suffix in SIDECAR_SUFFIXES)]
     parts += [path.with_name(path.name + suffix) for suffix in SIDECAR_SUFFIXES]
     if path.suffix.lower() == ".vrt":
-        parts += _vrt_sources(path)
+        parts += [Path(name) for name in vrt_sources(path)]
     stats = {part.name: _stat(part) for part in parts if part.is_file()}
     if path.name not in stats:
         raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
@@ -142,19 +143,6 @@ def fingerprint(path: Path | str) -> dict[str, object]:
 def _stat(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def _vrt_sources(path: Path) -> list[Path]:
-    try:
-        names = [node for node in ElementTree.parse(path).iter() if node.tag == "SourceFilename"]
-    except ElementTree.ParseError as error:
-        raise SourceError(
-            f"not a readable VRT: {error}", where=path, remedy="Build the VRT again."
-        ) from error
-    return [
-        (path.parent / (node.text or "")) if node.get("relativeToVRT") == "1" else Path(node.text or "")
-        for node in names
-    ]
 
 
 class SourceTarget(luigi.Target):

@@ -40,7 +40,7 @@ FLOORS = [
         "pipeline.matching",
         "pipeline.bootstrap",
     }
-    | {"pipeline.temperature"},
+    | {"pipeline.temperature", "pipeline.confinement", "pipeline.names"},
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
 ]

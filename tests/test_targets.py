@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.atomic import atomic, scratch_folder, write_atomic
-from pipeline.errors import ArtifactError, SettingsError, SourceError
+from pipeline.errors import ArtifactError, RasterError, SettingsError, SourceError
 from pipeline.provenance import Stopwatch
 from pipeline.targets import PublishedTarget, Workspace, fingerprint
 
@@ -92,7 +92,7 @@ def test_fingerprints_follow_edits_sidecars_and_virtual_sources(tmp_path):
     with pytest.raises(SourceError, match="file not found"):
         fingerprint(tmp_path / "none.tif")
     (tmp_path / "w.vrt").write_text("<VRT")
-    with pytest.raises(SourceError, match="VRT"):
+    with pytest.raises(RasterError, match="VRT"):
         fingerprint(tmp_path / "w.vrt")
 
 

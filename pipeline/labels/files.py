@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ import geopandas as gpd
 import pyogrio
 import shapely
 
+from pipeline.confinement import NO_NETWORK, check_label_file
 from pipeline.errors import LabelError, SourceError
 from pipeline.frames import reproject
+
+MAX_CORNERS = 1_000_000
+"""Most corners of a row: a building has tens, a hall with a ragged outline thousands."""
 
 
 def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
@@ -23,8 +29,20 @@ def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
         SourceError: the file is not there.
         LabelError: it cannot be read, has no or several spatial layers, or no CRS.
     """
-    if not Path(path).exists() and "://" not in str(path):
+    if not Path(path).is_file():
         raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
+    check_label_file(Path(path))
+    with _alone():
+        frame = _read(path)
+    _check_corners(frame, path)
+    if frame.crs is None:
+        raise LabelError(
+            "no CRS", where=path, remedy="State it, for example with a .prj file beside a Shapefile."
+        )
+    return frame.reset_index(drop=True)
+
+
+def _read(path: Path | str) -> gpd.GeoDataFrame:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         if len(layers) != 1:
@@ -37,7 +55,7 @@ def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
         with warnings.catch_warnings():
             # GDAL warns about each odd ring; clean_labels accounts for every one of them.
             warnings.simplefilter("ignore", RuntimeWarning)
-            frame = pyogrio.read_dataframe(path, layer=layers[0], on_invalid="fix")
+            return pyogrio.read_dataframe(path, layer=layers[0], on_invalid="fix")
     except UnicodeDecodeError as error:
         raise LabelError("text is not UTF-8", where=path, remedy="Save the file as UTF-8.") from error
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
@@ -46,11 +64,27 @@ def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
             where=path,
             remedy="Save it again as GeoJSON, GeoPackage, FlatGeobuf or Shapefile.",
         ) from error
-    if frame.crs is None:
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """GDAL without the network: a GeoJSON may name its CRS by an address, which GDAL would ask."""
+    pyogrio.set_gdal_config_options(NO_NETWORK)
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options(dict.fromkeys(NO_NETWORK))
+
+
+def _check_corners(frame: gpd.GeoDataFrame, path: Path | str) -> None:
+    corners = shapely.get_num_coordinates(frame.geometry.to_numpy())
+    if corners.max(initial=0) > MAX_CORNERS:
         raise LabelError(
-            "no CRS", where=path, remedy="State it, for example with a .prj file beside a Shapefile."
+            f"row {corners.argmax()} has more than {MAX_CORNERS:,} corners",
+            where=path,
+            found=int(corners.max()),
+            remedy="Simplify it.",
         )
-    return frame.reset_index(drop=True)
 
 
 def read_area(path: Path | str, crs: Any) -> shapely.Geometry:

@@ -13,6 +13,7 @@ from typing import Literal
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from pipeline.confinement import NO_CODE, NO_NETWORK, check_raster_file
 from pipeline.errors import RasterError, SettingsError, SourceError
 from pipeline.schema import Window
 
@@ -44,7 +45,7 @@ class Imagery:
         Raises:
             SettingsError: a value is outside its range.
         """
-        if len(self.bands) not in (1, 3) or min(self.bands) < 1:
+        if len(self.bands) not in (1, 3) or not all(type(band) is int and band > 0 for band in self.bands):
             raise SettingsError(
                 "bands must be one or three band numbers",
                 found=self.bands,
@@ -97,6 +98,8 @@ def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[ras
     remote = is_remote(path)
     if not remote and not Path(path).exists():
         raise SourceError("no such image", where=path, remedy="Put the file there, or correct its path.")
+    if not remote and Path(path).is_file():
+        check_raster_file(Path(path))
     options: dict[str, object] = {
         # An int goes to GDALSetCacheMax64, which counts bytes: 128 would leave no cache at all.
         "GDAL_CACHEMAX": imagery.cache_mb * 2**20,
@@ -105,10 +108,13 @@ def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[ras
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_NUM_THREADS": threads,
+        **NO_CODE,
     }
     if remote:
         # Looking for sidecar files would cost a request each.
         options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+    else:
+        options |= NO_NETWORK
     with rasterio.Env(**options):
         try:
             with warnings.catch_warnings():
@@ -123,6 +129,12 @@ def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[ras
                 remedy="Check it with rio info, and fetch it again if it is damaged.",
             ) from error
         with src:
+            if remote and src.driver == "VRT":
+                raise RasterError(
+                    "a virtual raster from elsewhere, which may name any file of this machine",
+                    where=path,
+                    remedy="Fetch it and its sources, and look at it first.",
+                )
             yield src
 
 

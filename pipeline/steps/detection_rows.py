@@ -18,6 +18,8 @@ from pipeline.schema import CoarseIndex, CoarseTile, Grid, Tile, TileDetections,
 from pipeline.seams import Detections
 from pipeline.steps import Progress
 
+MAX_TILE_BYTES = 2**26
+"""Of one tile's JSON: a hundred thousand detections; what is larger is no tile's."""
 REMEDY = "Delete it and the manifests beside it, and run again."
 
 
@@ -28,6 +30,10 @@ def read_detections(path: Path) -> TileDetections:
         ArtifactError: the file is missing, damaged, or of another version.
     """
     try:
+        if (size := path.stat().st_size) > MAX_TILE_BYTES:
+            raise ArtifactError(
+                f"larger than {MAX_TILE_BYTES / 2**20:.0f} MiB", where=path, found=size, remedy=REMEDY
+            )
         return TileDetections.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ArtifactError(
@@ -92,6 +98,7 @@ class DetectionRows:
         if large:
             self._places += [(tile, large) for tile in read_coarse_index(large).tiles]
         self._places.sort(key=lambda place: place[0].window.row_off)
+        self._image_id = index.image_id
         self._grid, self._categories = index.grid, tuple(categories)
         self._reach_px, self._progress = reach_px, progress
         self.tiles = [tile for tile, _ in self._places]
@@ -113,6 +120,9 @@ class DetectionRows:
         tile, folder = self._places[position]
         path = folder / f"{tile.tile_id}.json"
         content = read_detections(path)
+        told, asked = (content.image_id, content.tile_id), (self._image_id, tile.tile_id)
+        if told != asked or content.window != tile.window:
+            raise ArtifactError("the detections of another tile", where=path, found=told, remedy=REMEDY)
         self.model = f"{content.model.name}/{content.model.weights}"
         outlines, scores = _outlines(content, path), _scores(content, self._categories, path)
         within, beyond = clip_to_frame(outlines, _frame(tile, self._grid, self._reach_px))

@@ -7,7 +7,6 @@ beside a marker with the digest they were made from; rows and marker change toge
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,15 +15,14 @@ import numpy as np
 import pandas as pd
 from pyproj import CRS
 
-from pipeline.errors import SettingsError, StoreError
+from pipeline.errors import StoreError
+from pipeline.names import check_image_id as check_image_id
 
 LABEL_COLUMNS = ["label_id", "source_row", "category", "geometry"]
 ITEM_COLUMNS = ["tile_id", "label_id", "category", "geometry", "visible_share"]
 
 MIN_VISIBLE_SHARE = 1e-6
 """Share of a label's area up to which it only touches a tile; below it, area is rounding."""
-
-_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class LabelStore(Protocol):
@@ -86,22 +84,6 @@ def open_store(database_url: str, folder: Path) -> LabelStore:
     from pipeline.stores.postgis import PostGISStore
 
     return PostGISStore(database_url)
-
-
-def check_image_id(image_id: str) -> str:
-    """The image id itself.
-
-    Raises:
-        SettingsError: it is not a safe name.
-    """
-    if not _IMAGE_ID.fullmatch(image_id):
-        raise SettingsError(
-            "not an image id",
-            where="image_id",
-            found=image_id,
-            remedy="An image id is its file's name without folder and ending: letters, digits, . _ -",
-        )
-    return image_id
 
 
 def crs_text(crs: Any) -> str:

@@ -12,7 +12,7 @@ import luigi
 from pipeline import settings
 from pipeline.atomic import write_atomic
 from pipeline.catalogue import Entry, read_catalogue
-from pipeline.errors import SettingsError
+from pipeline.errors import ArtifactError, SettingsError
 from pipeline.labels import read_area
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery
@@ -61,8 +61,20 @@ class TileImage(ImageStep):
             write_tile_index(folder / "tiles.geojson", index)
 
     def read(self) -> TileIndex:
-        """The tiles."""
-        return read_tile_index(self.output().path)
+        """The tiles.
+
+        Raises:
+            ArtifactError: the index is damaged, of another version, or of another image.
+        """
+        index = read_tile_index(self.output().path)
+        if index.image_id != self.image_id:
+            raise ArtifactError(
+                "the tiles of another image",
+                where=self.output().path,
+                found=index.image_id,
+                remedy="Remove the file: it will be made again.",
+            )
+        return index
 
 
 class LoadLabels(ImageStep):

@@ -17,10 +17,10 @@ from pipeline import settings
 from pipeline.atomic import atomic, scratch_folder, write_atomic
 from pipeline.bars import Bar, in_terminal
 from pipeline.errors import SourceError
+from pipeline.names import check_image_id
 from pipeline.pace import Pace, in_words
 from pipeline.provenance import RunRecord, Stopwatch
 from pipeline.settings import digest
-from pipeline.stores import check_image_id
 from pipeline.targets import PublishedTarget, Workspace
 
 logger = logging.getLogger("luigi-interface")
