@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system bench bench-seams docs lock clean
+.PHONY: demo test test-all check postgis system bench bench-seams bench-training docs lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
@@ -49,6 +49,9 @@ bench: .venv/peers  ## memory, growth and outlines, a table each; minutes on two
 
 bench-seams: .venv/peers system  ## how well and how fast seams are closed, beside other libraries; into docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks.seams --write
+
+bench-training: .venv/installed  ## what learning is worth, beside torchvision's reference; half an hour on two cores
+	$(BIN)/python -m tests.benchmarks.bench_training
 
 docs: .venv/installed  ## the reference pages, from the code
 	$(BIN)/python docs/reference.py

@@ -27,6 +27,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from models.anchors import AnchorSizes
 from models.categories import check_categories, num_classes
 from models.errors import WeightsError
+from models.light import LightBackbone
 from models.recipe import FrozenNorms, Network
 from models.regions import TileRoIHeads, TileRPN, TileTransform
 from models.small import SmallBackbone
@@ -38,6 +39,7 @@ _PYRAMID: AnchorSizes = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
 ANCHOR_SIZES: dict[Network, AnchorSizes] = {
     "maskrcnn_resnet50_fpn_v2": _PYRAMID,
     "maskrcnn_resnet18_fpn": _PYRAMID,
+    "maskrcnn_resnet50_light": ((16.0, 24.0), (36.0, 56.0), (88.0, 140.0)),
     "maskrcnn_small": ((24.0, 40.0), (64.0, 96.0), (144.0, 224.0)),
 }
 """The anchors of a network that is not told others."""
@@ -108,9 +110,7 @@ def _resnet50_fpn_v2(
 ) -> MaskRCNN:
     parts = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=num_classes(categories))
     if backbone_stride_in_1x1:
-        for stage in ("layer2", "layer3", "layer4"):
-            block = getattr(parts.backbone.body, stage)[0]
-            block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+        _halve_in_1x1(parts.backbone.body)
     heads = dict(parts.roi_heads.named_children())
     return _assemble(categories, parts.backbone, _anchors(anchor_sizes), parts.rpn.head, heads)
 
@@ -123,9 +123,30 @@ def _resnet18_fpn(categories: tuple[str, ...], anchor_sizes: AnchorSizes) -> Mas
     return _assemble(categories, backbone, _anchors(anchor_sizes), RPNHead(backbone.out_channels, 3), heads)
 
 
+def _halve_in_1x1(body: nn.Module) -> None:
+    for stage in ("layer2", "layer3", "layer4"):
+        if hasattr(body, stage):
+            block = getattr(body, stage)[0]
+            block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
+def _resnet50_light(
+    categories: tuple[str, ...], anchor_sizes: AnchorSizes, backbone_stride_in_1x1: bool = False
+) -> MaskRCNN:
+    backbone = LightBackbone()
+    if backbone_stride_in_1x1:
+        _halve_in_1x1(backbone.body)
+    return _with_small_heads(categories, anchor_sizes, backbone)
+
+
 def _small(categories: tuple[str, ...], anchor_sizes: AnchorSizes) -> MaskRCNN:
-    # To be learnt from nothing on two cores: maps from a stride of 8 px on, narrow heads, few proposals.
-    backbone = SmallBackbone()
+    return _with_small_heads(categories, anchor_sizes, SmallBackbone())
+
+
+def _with_small_heads(
+    categories: tuple[str, ...], anchor_sizes: AnchorSizes, backbone: LightBackbone | SmallBackbone
+) -> MaskRCNN:
+    # To be learnt on two cores: narrow heads, few proposals.
     anchors, channels = _anchors(anchor_sizes), backbone.out_channels
     heads = _heads(backbone.levels, channels, num_classes(categories), 256, canonical_scale=96)
     rpn_head = RPNHead(channels, 2 * len(ASPECT_RATIOS))
@@ -209,5 +230,6 @@ def _freeze_norms(module: nn.Module) -> None:
 BUILDERS: dict[Network, Callable[..., MaskRCNN]] = {
     "maskrcnn_resnet50_fpn_v2": _resnet50_fpn_v2,
     "maskrcnn_resnet18_fpn": _resnet18_fpn,
+    "maskrcnn_resnet50_light": _resnet50_light,
     "maskrcnn_small": _small,
 }

@@ -28,9 +28,13 @@ StateDict = dict[str, Tensor]
 PUBLISHED: dict[tuple[str, str], WeightsEnum] = {
     ("maskrcnn_resnet50_fpn_v2", "coco"): MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
     ("maskrcnn_resnet50_fpn_v2", "imagenet"): ResNet50_Weights.IMAGENET1K_V2,
+    ("maskrcnn_resnet50_light", "imagenet"): ResNet50_Weights.IMAGENET1K_V2,
     ("maskrcnn_resnet18_fpn", "imagenet"): ResNet18_Weights.IMAGENET1K_V1,
 }
 """(network, initial_weights) → what torchvision offers for it."""
+
+_STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
+"""Of a ResNet, in order."""
 
 _PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
@@ -130,6 +134,8 @@ def _load(model: MaskRCNN, state: StateDict, whole: bool, recipe: Recipe) -> Non
     """Load what fits; only the last layers, which hang on the categories, may differ."""
     # Counted batches mean nothing to batch norms that are frozen.
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    left_out = [f"backbone.body.{stage}." for stage in _STAGES if not hasattr(model.backbone.body, stage)]
+    state = {name: value for name, value in state.items() if not name.startswith(tuple(left_out))}
     wanted = {name: value.shape for name, value in model.state_dict().items()}
     wanted = {name: shape for name, shape in wanted.items() if not name.endswith("num_batches_tracked")}
     if not whole:
@@ -148,7 +154,6 @@ def _load(model: MaskRCNN, state: StateDict, whole: bool, recipe: Recipe) -> Non
 
 
 def _hold_stages(model: MaskRCNN, trainable: int) -> None:
-    stages = ("conv1", "layer1", "layer2", "layer3", "layer4")[: 5 - trainable]
-    for stage in stages:
-        if hasattr(model.backbone.body, stage):
-            getattr(model.backbone.body, stage).requires_grad_(False)
+    stages = [stage for stage in _STAGES if hasattr(model.backbone.body, stage)]
+    for stage in stages[: max(0, len(stages) - trainable)]:
+        getattr(model.backbone.body, stage).requires_grad_(False)

@@ -8,8 +8,11 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from models.errors import TrainingError
 
-Network = Literal["maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet18_fpn", "maskrcnn_small"]
-"""Names of the networks in `models.maskrcnn`: torchvision's, a lighter one, and one for a CPU."""
+Network = Literal[
+    "maskrcnn_resnet50_fpn_v2", "maskrcnn_resnet18_fpn", "maskrcnn_resnet50_light", "maskrcnn_small"
+]
+"""Names of the networks in `models.maskrcnn`: torchvision's, a lighter one, and two for a CPU, on a
+trunk that knows pictures already, and to be learnt from nothing."""
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
 Optimizer = Literal["adamw", "sgd"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from painted_tiles import CATEGORIES
+from torchvision.models import resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
 from models.anchors import fit_anchors
@@ -66,6 +67,26 @@ def test_batch_norms_freeze_as_told(tmp_path):
     assert counts == {"auto": 20, "none": 0, "backbone": 20}
     assert build_initial(recipes["auto"], CATEGORIES).arguments == {"frozen_norms": "backbone"}
     assert build_initial(recipes["none"], CATEGORIES).arguments == {}
+
+
+def test_the_light_network_takes_any_resnet50(tmp_path):
+    """Its trunk ends a stage early: the rest of the file is left aside."""
+    torch.manual_seed(5)
+    state = resnet50(weights=None).state_dict()
+    torch.save(state, tmp_path / "resnet50.pth")
+    recipe = Recipe(
+        network="maskrcnn_resnet50_light",
+        initial_weights=str(tmp_path / "resnet50.pth"),
+        backbone_stride_in_1x1=True,
+        trainable_stages=1,
+    )
+    body = build_initial(recipe, CATEGORIES).backbone.body
+    assert set(body) == {"conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"}
+    for name, value in body.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    learning = {name.split(".")[0] for name, weight in body.named_parameters() if weight.requires_grad}
+    assert learning == {"layer3"} and _frozen(body) == 43
+    assert body["layer2"][0].conv1.stride == (2, 2) and body["layer2"][0].conv2.stride == (1, 1)
 
 
 def test_anchors_are_the_middles_of_sizes():

@@ -629,3 +629,57 @@ def test_the_white_hole_of_a_real_image_is_found_and_its_white_roofs_are_not():
     assert (shares == 0).any()
     # 381,216 pixels are white in one piece, whose corners no square of 30 m reaches.
     assert 330_000 < sum(invalid) < 395_000
+
+
+COARSE = Imagery(metres_per_pixel=1.0)
+
+
+def test_an_image_is_seen_at_another_resolution(tmp_path):
+    pixels = ground(400, 300)
+    path = write(tmp_path / "a.tif", pixels, **TILED)
+    own, grid = read_grid(path), read_grid(path, COARSE)
+    assert (grid.width, grid.height) == (200, 150) and grid.crs == own.crs
+    assert grid.ground_m_per_px == pytest.approx((1, 1), rel=2e-3)
+    corners = [Affine(*one.transform) @ (one.width, one.height) for one in (own, grid)]
+    assert corners[0] == pytest.approx(corners[1])
+    means = pixels.reshape(3, 150, 2, 200, 2).mean(axis=(2, 4))
+    assert np.abs(np.moveaxis(read_whole(path, COARSE), 2, 0) - means).max() < 8
+    assert read_whole(path, Imagery(metres_per_pixel=0.25)).shape == (600, 800, 3)
+
+
+def test_a_coarser_image_is_read_from_its_overviews(tmp_path):
+    """A chequerboard's overview of nearest pixels has one colour only, its means another."""
+    board = np.broadcast_to(np.indices((256, 256)).sum(axis=0) % 2 * 160 + 40, (3, 256, 256)).astype(np.uint8)
+    plain, nearest = (write(tmp_path / name, board, **TILED) for name in ("plain.tif", "nearest.tif"))
+    with rasterio.open(nearest, "r+") as dst:
+        dst.build_overviews([2], Resampling.nearest)
+    coarse = Imagery(metres_per_pixel=1.01)  # a little coarser than the overview, which it then is made from
+    assert np.abs(read_whole(plain, coarse).mean() - 120) < 1
+    assert set(np.unique(read_whole(nearest, coarse))) < {40, 200}
+
+
+@pytest.mark.parametrize("overviews", [(), (2,)])
+@pytest.mark.parametrize("tag", ["nodata", "alpha", "mask", "collar"])
+def test_invalid_pixels_stay_invalid_at_another_resolution(tmp_path, tag, overviews):
+    pixels = ground(400, 400)
+    pixels[:, :, :200] = 0
+    path = tmp_path / "a.tif"
+    if tag == "alpha":
+        alpha = np.where(pixels[:1] > 0, 255, 0).astype(np.uint8)
+        write(path, np.concatenate([pixels, alpha]), photometric="rgb", alpha="unassociated", **TILED)
+    else:
+        write(path, pixels, **TILED, **({"nodata": 0} if tag == "nodata" else {}))
+    if tag == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dst:
+            dst.write_mask(pixels[0] > 0)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dst:
+        dst.build_overviews(overviews, Resampling.average)
+    valid, shares, exact = valid_of(path, Imagery(metres_per_pixel=1.01), size=50)
+    assert valid.shape == (198, 198)
+    assert not valid[:, :98].any() and valid[:, 100:].all()
+    assert shares == pytest.approx(exact, abs=0.05)
+
+
+def test_no_resolution_below_zero():
+    with pytest.raises(SettingsError, match="metres_per_pixel"):
+        Imagery(metres_per_pixel=-0.1)

@@ -17,6 +17,7 @@ from rasterio.enums import ColorInterp
 
 from pipeline.errors import RasterError
 from pipeline.frames import ground_m_per_px
+from pipeline.raster.resolution import at_resolution
 from pipeline.raster.source import Imagery, is_remote, naming, opened
 from pipeline.schema import Grid, Stretch, Window
 
@@ -44,14 +45,16 @@ def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
         _check_bands(src, path, imagery)
         _check_whole(src, path)
         crs, srid = _crs(src, path)
-        transform = _transform(src, path)
+        _transform(src, path)
+        with at_resolution(src, imagery.metres_per_pixel, path) as seen:
+            width, height, transform = seen.width, seen.height, _transform(seen, path)
         return Grid(
-            width=src.width,
-            height=src.height,
+            width=width,
+            height=height,
             crs=crs,
             srid=srid,
             transform=transform,
-            ground_m_per_px=ground_m_per_px(transform, src.width, src.height, crs, where=path),
+            ground_m_per_px=ground_m_per_px(transform, width, height, crs, where=path),
             bands=imagery.rgb,
             stretch=_stretch(src, path, imagery),
             observed=_observed(src, path),

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from pipeline.errors import RasterError
 from pipeline.raster.jpeg import JpegBlocks, agrees, readable
+from pipeline.raster.resolution import at_resolution
 from pipeline.raster.source import Imagery, naming, opened
 from pipeline.raster.validity import blank, cell_side, chunks, is_tagged, outline, solid
 from pipeline.schema import Grid, Window
@@ -29,7 +30,7 @@ class Raster:
     Args:
         path: a file, a URL, or anything else GDAL opens.
         grid: what `read_grid` said of the image; its bands and stretch hold.
-        imagery: how collars are told, decoded blocks kept, and JPEG decoded.
+        imagery: at what resolution it is seen, how collars are told, decoded blocks kept, and JPEG decoded.
         threads: that decode the blocks of a window.
 
     Raises:
@@ -43,8 +44,9 @@ class Raster:
 
     def __enter__(self) -> Raster:
         with ExitStack() as stack:
-            self._src = src = stack.enter_context(opened(self.path, self.imagery, self._threads))
-            size = (src.width, src.height)
+            file = stack.enter_context(opened(self.path, self.imagery, self._threads))
+            src = stack.enter_context(at_resolution(file, self.imagery.metres_per_pixel, self.path))
+            self._src, size = src, (src.width, src.height)
             if size != (self.grid.width, self.grid.height) or src.count < max(self.grid.bands):
                 raise RasterError(
                     f"not the image of {self.grid.width} x {self.grid.height} px that was tiled",
@@ -62,6 +64,7 @@ class Raster:
     def _jpeg_blocks(self, stack: ExitStack) -> JpegBlocks | None:
         """The image's blocks where libjpeg-turbo can decode them and may, None where GDAL must."""
         wanted = self.imagery.jpeg_decoder == "turbo" and self.grid.stretch is None
+        wanted = wanted and not self.imagery.metres_per_pixel
         if not wanted or not readable(self._src, self.path, self.grid.bands):
             return None
         file = stack.enter_context(Path(self.path).open("rb"))  # noqa: SIM115

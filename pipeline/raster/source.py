@@ -22,6 +22,9 @@ from pipeline.schema import Window
 class Imagery:
     """How images are read."""
 
+    metres_per_pixel: float = 0.0
+    """Ground metres of a pixel that every image is read at, through its overviews where it has them; 0
+    reads each at its own resolution."""
     bands: tuple[int, ...] = (1, 2, 3)
     """Source bands read as red, green, blue, counted from 1; a single band is repeated to three."""
     stretch: str = ""
@@ -53,6 +56,8 @@ class Imagery:
             )
         if not 0 <= self.collar_tolerance <= 64:
             raise SettingsError("collar_tolerance must be 0 to 64 levels", found=self.collar_tolerance)
+        if not 0 <= self.metres_per_pixel < math.inf:
+            raise SettingsError("metres_per_pixel must be at least 0", found=self.metres_per_pixel)
         if not 0 < self.collar_size < math.inf:
             raise SettingsError("collar_size must be above 0 m", found=self.collar_size)
         if self.cache_mb < 16:

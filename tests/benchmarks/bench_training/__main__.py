@@ -1,0 +1,121 @@
+"""Runs what is not done yet and prints the table; see the package's docstring.
+
+    python -m tests.benchmarks.bench_training [--data DATA] [--folder FOLDER] [--sets SET ...]
+        [--rows ROW ...] [--folds N ...] [--shown TILES] [--minutes MINUTES] [--jobs N] [--write]
+
+Where DATA is not there, painted scenes take its place. What was measured lies in FOLDER and is not
+measured again; a run that is broken off goes on. After MINUTES nothing new is begun, and the table holds
+what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+import torchvision
+
+from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Means
+from tests.benchmarks.bench_training.grounds import PAINTED, REAL
+from tests.benchmarks.bench_training.schedule import run_all
+from tests.benchmarks.bench_training.tables import Results, report
+from tests.benchmarks.bench_training.trial import Trial
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "benchmarks.md"
+SECTION = re.compile(r"(?<=<!-- training:begin -->\n).*(?=<!-- training:end -->)", re.DOTALL)
+MAIN_FOLD = 1
+"""The third that every contender is scored on."""
+
+
+def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
+    """All that was asked for, what tells most first; the reference after ours on the same ground."""
+    grounds = REAL if given.data.is_dir() else PAINTED
+    places = given.sets or list(grounds)
+    rank = {name: number for number, name in enumerate(CONTENDERS)}
+    made = [
+        Trial(
+            place,
+            fold,
+            name,
+            contender,
+            grounds[place],
+            {other: ground for other, ground in grounds.items() if other != place},
+            means,
+            given.data.absolute(),
+            given.folder.absolute(),
+        )
+        for name, contender in CONTENDERS.items()
+        if not given.rows or name in given.rows
+        for place in places
+        for fold in (given.folds or contender.folds)
+    ]
+    return sorted(made, key=lambda trial: (trial.fold != MAIN_FOLD, rank[trial.name], trial.fold))
+
+
+def preface(means: Means, minutes: float) -> str:
+    """How, when and with what the figures were made."""
+    versions = {"Python": platform.python_version(), "torch": torch.__version__}
+    versions |= {"torchvision": torchvision.__version__}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, no GPU"
+    return (
+        f"`python -m tests.benchmarks.bench_training`, {date.today()}, {device};"
+        f" {', '.join(f'{name} {version}' for name, version in versions.items())}."
+        f" Ours: {', '.join(f'{name} {value}' for name, value in means.knobs.items())};"
+        f" tiles of {means.tile_size} px; this run {minutes:.0f} min."
+    )
+
+
+def main() -> int:
+    """Returns 1 where a trial failed or the section could not be written."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench_training")
+    parser.add_argument("--sets", nargs="+", metavar="SET")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", choices=list(CONTENDERS))
+    parser.add_argument("--folds", nargs="+", type=int, metavar="N", choices=(0, 1, 2))
+    parser.add_argument("--shown", type=int, metavar="TILES", help="tiles shown to every network")
+    parser.add_argument("--minutes", type=float, default=24.0, help="after which nothing new is begun")
+    parser.add_argument("--jobs", type=int, help="trials at a time; one per core, one on a GPU")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    given = parser.parse_args()
+    on_gpu = torch.cuda.is_available()
+    means = GPU if on_gpu else CPU
+    if given.shown:
+        means = means._replace(shown=given.shown)
+    everything, start, failed = trials(given, means), time.monotonic(), 0
+    jobs = given.jobs or (1 if on_gpu else os.cpu_count() or 1)
+    for trial, error in run_all(everything, jobs, given.minutes):
+        minutes = (time.monotonic() - start) / 60
+        place = f"{minutes:5.1f} min  {trial.place} {trial.fold} {trial.name}"
+        print(f"{place}  {error or trial.result.read_text()}", file=sys.stderr, flush=True)
+        failed += bool(error)
+    results: Results = {
+        (trial.place, trial.fold, trial.name): json.loads(trial.result.read_text())
+        for trial in everything
+        if trial.result.exists()
+    }
+    places = list(dict.fromkeys(trial.place for trial in everything))
+    text = f"{preface(means, (time.monotonic() - start) / 60)}\n\n{report(results, places)}"
+    print(text)
+    if given.write:
+        page, count = SECTION.subn(lambda _: f"{text}\n", PAGE.read_text(encoding="utf-8"))
+        if not count:
+            print(f"{PAGE} has no section for it", file=sys.stderr)
+            return 1
+        PAGE.write_text(page, encoding="utf-8")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

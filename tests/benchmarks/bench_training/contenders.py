@@ -1,0 +1,132 @@
+"""Who takes part: our recipe, each of its pieces taken away, pieces that it leaves out, and the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.pairs import PairRules
+
+
+class Means(NamedTuple):
+    """What a machine can afford."""
+
+    finer: int
+    """Pixels to a pixel's side of the resolution that a CPU works at."""
+    tile_size: int
+    shown: int
+    """Tiles shown to every network."""
+    knobs: dict[str, Any]
+    """Our recipe there."""
+
+
+CPU = Means(
+    finer=1,
+    tile_size=256,
+    shown=320,
+    knobs={
+        "network": "maskrcnn_resnet50_light",
+        "anchors": "fitted",
+        "trainable_stages": 0,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "warmup_steps": 20,
+    },
+)
+GPU = Means(
+    finer=2,
+    tile_size=512,
+    shown=6000,
+    knobs={"network": "maskrcnn_resnet50_fpn_v2", "anchors": "fitted", "workers": 8},
+)
+"""A recipe of its own for each: what is left out of `knobs` is as `models.recipe.Recipe` has it."""
+
+IMAGENET = Path("weights/resnet50_imagenet.pth")
+"""From the folder of data: a ResNet-50 that halves its maps in 1 x 1 convolutions."""
+
+
+class Sources(StrEnum):
+    """Whose ground is learnt from."""
+
+    ALONE = "alone"
+    POOLED = "pooled"
+    """All sets, every label as a building."""
+    ELSEWHERE = "elsewhere"
+    """All sets but the one that is scored, every label as a building."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table."""
+
+    title: str
+    knobs: dict[str, Any] = field(default_factory=dict)
+    """What of our recipe it changes."""
+    pairs: PairRules = field(default_factory=PairRules)
+    is_reference: bool = False
+    sources: Sources = Sources.ALONE
+    folds: tuple[int, ...] = (0, 1, 2)
+    """Thirds that it is scored on."""
+
+
+_ONE = (1,)
+_STILL = {"flips": False, "brightness": 0.0, "contrast": 0.0, "tint": 0.0}
+CONTENDERS: dict[str, Contender] = {
+    "ours": Contender("**ours**"),
+    "reference": Contender("torchvision's reference training, as long", is_reference=True),
+    "still": Contender("no augmentation", _STILL),
+    "scratch": Contender("no pretrained weights", {"initial_weights": ""}),
+    "plain": Contender(
+        "torchvision's optimizer, nothing of ours around it",
+        {
+            "optimizer": "sgd",
+            "learning_rate": 0.0025,
+            "weight_decay": 1e-4,
+            "ema_decay": 0.0,
+            "gradient_clip": 0.0,
+            "rare_share": 0.0,
+            "anchors": "default",
+            "brightness": 0.0,
+            "contrast": 0.0,
+            "tint": 0.0,
+        },
+    ),
+    "pooled": Contender("all sets, as buildings", sources=Sources.POOLED, folds=_ONE),
+    "elsewhere": Contender("the other sets, as buildings", sources=Sources.ELSEWHERE, folds=_ONE),
+    "no_colour": Contender("no colour", {"brightness": 0.0, "contrast": 0.0, "tint": 0.0}, folds=_ONE),
+    "no_ema": Contender("no mean of weights", {"ema_decay": 0.0}, folds=_ONE),
+    "anchors": Contender("anchors not fitted", {"anchors": "default"}, folds=_ONE),
+    "no_rare": Contender("rare categories not shown more often", {"rare_share": 0.0}, folds=_ONE),
+    "thawed_norms": Contender("batch norms learn", {"frozen_norms": "none"}, folds=_ONE),
+    "thawed": Contender("two stages of the trunk learn", {"trainable_stages": 2}, folds=_ONE),
+    "sgd": Contender("SGD", {"optimizer": "sgd", "learning_rate": 0.01}, folds=_ONE),
+    "no_negatives": Contender("no tiles without buildings", pairs=PairRules(empty_share=0.0), folds=_ONE),
+    "scale": Contender("and scale .7 - 1.4", {"scale_min": 0.7, "scale_max": 1.4}, folds=_ONE),
+    "rotation": Contender("and turns up to 15 degrees", {"rotation": 15.0}, folds=_ONE),
+    "paste": Contender("and up to 5 buildings pasted", {"paste": 5}, folds=_ONE),
+    "camera": Contender(
+        "and blur, JPEG, saturation, hue",
+        {"blur": 1.5, "jpeg_quality": 50, "saturation": 0.2, "hue": 8.0},
+        folds=_ONE,
+    ),
+    "mining": Contender(
+        "and every tile without buildings, the hard ones mined",
+        {"mine_every": 1},
+        PairRules(empty_share=100.0),
+        folds=_ONE,
+    ),
+}
+"""By name, ours first: the reference learns for as long as ours did on the same ground."""
+
+
+def knobs_of(contender: Contender, means: Means, data: Path) -> dict[str, Any]:
+    """What a contender gives `[Training]`; one pass, so that the rate falls once, over all tiles shown."""
+    file = data / IMAGENET
+    start = {"initial_weights": str(file), "backbone_stride_in_1x1": True} if file.is_file() else {}
+    passes = {"epochs": 4, "tiles_per_epoch": means.shown // 4, "validate_every": 4}
+    knobs = start | passes | means.knobs | contender.knobs
+    if not knobs.get("initial_weights"):
+        knobs |= {"backbone_stride_in_1x1": False, "trainable_stages": 5}
+    return knobs
