@@ -27,7 +27,7 @@ from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
-from pipeline.steps.training import split_pairs, train_network
+from pipeline.steps.training import read_sides, train_network
 from pipeline.stores import open_store
 from pipeline.thresholds import ThresholdRules
 from pipeline.vectorize import VectorizeRules
@@ -124,7 +124,7 @@ class Trial:
         detector = Detector(run / "weights.h5", names, InferenceRules(workers=0), VectorizeRules())
         started = spent_s()
         if self.contender.is_reference:
-            learnt, _ = split_pairs(pairs, (), VALIDATION_SHARE)
+            learnt, _ = read_sides(pairs, (), VALIDATION_SHARE)
             tiles = [
                 TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json")
                 for folder, tile in learnt
@@ -133,7 +133,7 @@ class Trial:
             shown = reference.learn(model, tiles, names, seconds, training.device)
             detector.predictor = reference.ReferencePredictor(model, names, training.device)
         else:
-            train_network(pairs, names, training, run, nothing)
+            train_network(pairs, names, training, (), run, nothing)
             shown = training.epochs * training.tiles_per_epoch
         spent = spent_s() - started
         found = self._score(detector, training, pairs, run)
@@ -154,6 +154,7 @@ class Trial:
             dict.fromkeys(pairs, smallest),
             detector,
             training,
+            (),
             aggregation.rules(MergeRules),
             ThresholdRules(resamples=0),
             CalibrationRules(),
