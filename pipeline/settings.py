@@ -20,10 +20,12 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import luigi
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
 from models.errors import ModelError
@@ -57,6 +59,10 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
+_READ: dict[tuple[type, Any, tuple[tuple[str, str], ...]], Any] = {}
+"""Values of sections as they were read, by command line and by what the section of luigi.cfg held."""
+
+
 class Section(luigi.Config):
     """A section of luigi.cfg; its values are checked when it is read.
 
@@ -65,7 +71,25 @@ class Section(luigi.Config):
     """
 
     @classmethod
+    @cache
+    def get_params(cls):
+        """Luigi's list of the parameters, looked up once."""
+        return super().get_params()
+
+    @classmethod
     def get_param_values(cls, params, args, kwargs):
+        """Luigi's values; read once for each state of file and command line: graphs ask a thousand times."""
+        section, config = cls.get_task_family(), get_config()
+        written = tuple(config.items(section, raw=True)) if section in config.sections() else ()
+        state = (cls, CmdlineParser.get_instance(), written)
+        if args or kwargs:
+            return cls._read_values(params, args, kwargs)
+        if state not in _READ:
+            _READ[state] = cls._read_values(params, args, kwargs)
+        return _READ[state]
+
+    @classmethod
+    def _read_values(cls, params, args, kwargs):
         """Luigi's values, with its errors and warnings turned into one line each."""
         section = cls.get_task_family()
         _refuse_unknown_keys(section, {name for name, _ in params})
@@ -97,6 +121,10 @@ class Section(luigi.Config):
 
     def described(self) -> dict[str, str]:
         """The significant values by name, as luigi writes them."""
+        return dict(self._described)
+
+    @cached_property
+    def _described(self) -> dict[str, str]:
         return self.to_str_params(only_significant=True)
 
     def rules(self, kind: type, **given: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,6 +64,12 @@ class Step(luigi.Task):
 
     sections: ClassVar[tuple[type[settings.Section], ...]] = ()
     """Settings that decide this step's own result; its inputs' settings come with their digests."""
+
+    @classmethod
+    @cache
+    def get_params(cls):
+        """Luigi's list of the parameters, looked up once."""
+        return super().get_params()
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
