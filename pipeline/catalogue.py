@@ -41,6 +41,12 @@ class Entry(NamedTuple):
     """Whom the imagery is owed to."""
 
     @property
+    def credit(self) -> str:
+        """Whom the imagery is owed to and under which licence, as a page says it; empty where unknown."""
+        known = ", ".join(part for part in (self.attribution, self.licence) if part)
+        return f"Imagery: {known}." if known else ""
+
+    @property
     def submission_name(self) -> str:
         """The name the challenge knows the image by: the last id of its address."""
         return Path(self.url).stem

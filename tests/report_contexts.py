@@ -14,13 +14,16 @@ import numpy as np
 import shapely
 from PIL import Image
 
+from pipeline.calibration import Calibration, CalibrationRules, calibrate
 from pipeline.coverage import Coverage
 from pipeline.evaluate import score_image
+from pipeline.evidence import TileSample
 from pipeline.matching import overlapping_pairs
 from pipeline.metrics import MetricRules, measure_image, precision_recall
 from pipeline.report import Picture, ReportContext, build_pyramid, choose_galleries
 from pipeline.report.outcomes import outcomes
 from pipeline.seam_score import find_seams, score_seams
+from pipeline.thresholds import ThresholdRules
 from pipeline.training_curves import Chart, Curve, TrainingCurves
 
 CATEGORIES = ("foundation", "unfinished", "completed")
@@ -63,6 +66,14 @@ def learnt(epochs: int) -> TrainingCurves:
     return TrainingCurves(epochs, 75.0, (epochs, 0.812), [chart])
 
 
+def too_sure() -> Calibration:
+    """A network whose every detection is sure, and half of them right."""
+    found = np.array([shapely.box(x, 0, x + 10, 10) for x in range(0, 4000, 20)])
+    sure = np.tile([0.0, 0.0, 0.95], (len(found), 1))
+    truth = TileSample(found, sure, found[::2], np.full(100, 2), found[:0])
+    return calibrate([truth], CATEGORIES, ThresholdRules(), CalibrationRules(), tiles=1, weights="0123")
+
+
 def plain_context(**changes) -> ReportContext:
     """Three buildings and no labels, on 200 x 100 px of 1.5 m."""
     imagery = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
@@ -81,6 +92,7 @@ def plain_context(**changes) -> ReportContext:
         facts={"CRS": "EPSG:32737"},
         thresholds={"completed": 0.4},
         training=learnt(epochs=3),
+        calibration=too_sure(),
         records=[record("InferShard"), record("InferShard"), record()],
         attribution="Imagery: COLA, CC-BY-4.0",
     )

@@ -22,8 +22,8 @@ def test_the_challenge_has_its_22_images():
     assert held_out == {"grid_028", "grid_029", "grid_042", "grid_058"}
     assert {entry.split for entry in entries.values() if entry.held_out} == {"training"}
     assert entries["grid_042"].size == (40551, 40592)
-    assert {(entry.licence, entry.attribution) for entry in entries.values()} == {
-        ("CC-BY-4.0", "Commission for Lands (COLA), Revolutionary Government of Zanzibar")
+    assert {entry.credit for entry in entries.values()} == {
+        "Imagery: Commission for Lands (COLA), Revolutionary Government of Zanzibar, CC-BY-4.0."
     }
     assert all(entry.url.startswith("https://") and entry.url.endswith(".tif") for entry in entries.values())
 
@@ -32,7 +32,8 @@ def test_none_is_empty_and_ones_own_is_read(tmp_path):
     assert read_catalogue("") == {}
     path = tmp_path / "mine.csv"
     path.write_text("image_id,split,url,note\na,test,https://host/x/a.tif,n\n")
-    assert read_catalogue(str(path))["a"].split == "test"
+    entry = read_catalogue(str(path))["a"]
+    assert (entry.split, entry.held_out, entry.size, entry.credit) == ("test", False, None, "")
     path.write_text("image_id,url\na,https://host/a.tif\n")
     with pytest.raises(SettingsError, match="lacks columns"):
         read_catalogue(str(path))

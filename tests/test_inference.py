@@ -156,11 +156,11 @@ def test_artifacts_of_another_version_are_refused(tmp_path):
 
 def test_thresholds_are_set_or_calibrated_or_one_half(tmp_path):
     path = tmp_path / "thresholds.json"
-    assert read_selection(path, {}, NAMES) == (1.0, dict.fromkeys(NAMES, 0.5))
+    assert read_selection(path, {}, NAMES) == (1.0, dict.fromkeys(NAMES, 0.5), None)
     made = calibrate([], NAMES, ThresholdRules(default=0.3), CalibrationRules(), tiles=0, weights="")
     path.write_text(made.model_copy(update={"temperature": 2.0}).model_dump_json())
-    temperature, thresholds = read_selection(path, {"completed": 0.9}, NAMES)
-    assert temperature == 2.0
+    temperature, thresholds, calibration = read_selection(path, {"completed": 0.9}, NAMES)
+    assert temperature == 2.0 == calibration.temperature
     assert thresholds == {"foundation": 0.3, "unfinished": 0.3, "completed": 0.9}
     with pytest.raises(SettingsError, match="unknown categories"):
         read_selection(path, {"castle": 0.9}, NAMES)

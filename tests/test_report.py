@@ -159,7 +159,20 @@ def test_tells_how_the_network_was_learnt(plain):
     assert "3 epochs in 1 min 15 s" in Outline(page).words and "score 0.812" in page
     assert 'points="34,57.2 170,123.6 306,156.8"' in page
     assert 'points="34,57.2"' in render_report(replace(plain, training=learnt(epochs=1)))
-    assert "How the network was learnt" not in render_report(replace(plain, training=None))
+    assert "How the network was learnt" not in render_report(replace(plain, training=None, calibration=None))
+
+
+def test_tells_whether_confidences_come_true_before_and_after_the_temperature(plain):
+    page = render_report(replace(plain, training=None))
+    made = plain.calibration
+    assert made.before.expected_error > 0.4 > 0.2 > made.after.expected_error
+    words = Outline(page).words
+    assert f"as the network gave them, off by {made.before.expected_error:.3f}" in words
+    assert f"as published, off by {made.after.expected_error:.3f}" in words
+    assert "As calibrated: foundation 0.50" in words and "100 held-out buildings" in words
+    blind = made.model_copy(update={"truths": 0})
+    words = Outline(render_report(replace(plain, calibration=blind))).words
+    assert "come true on held-out ground" not in words and "No held-out ground" in words
 
 
 def empty(context):

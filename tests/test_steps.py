@@ -16,6 +16,7 @@ from pipeline.pairs import PairRules
 from pipeline.raster import Imagery, validity
 from pipeline.schema import PairIndex
 from pipeline.settings import Labels, Tiling
+from pipeline.steps.buildings import Selection
 from pipeline.steps.evaluation import Evaluation, check_coverage, evaluate_image
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
@@ -162,15 +163,15 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
     path = tmp_path / "a.report.json"
     path.write_text(report.model_dump_json())
     told = (path, labels, None)
-    page = report_image(index, image, Imagery(), csv, Labels(), {}, tmp_path / "none.json", [], told)
+    nothing = Selection(1.0, {}), tmp_path / "none.json", []
+    page = report_image(index, image, Imagery(), csv, Labels(), *nothing, told, "Imagery: the village.")
+    assert "Imagery: the village." in page
     assert "near seams" in page and seams.sentence in page and report.coverage.sentence in page
 
     older = Evaluation.model_validate(report.model_dump(exclude={"seams", "coverage"}))
     assert "seams" not in older.table()
     path.write_text(older.model_dump_json())
-    assert "near seams" not in report_image(
-        index, image, Imagery(), csv, Labels(), {}, tmp_path / "none.json", [], told
-    )
+    assert "near seams" not in report_image(index, image, Imagery(), csv, Labels(), *nothing, told)
 
 
 def test_a_missing_tile_shows_as_valid_ground_without_one(image, index):

@@ -101,6 +101,11 @@ def reliability_points(reliability: Reliability) -> list[dict[str, Any]]:
     ]
 
 
+def reliability_line(reliability: Reliability) -> str:
+    """Confidence against how often it came true, as an SVG polyline."""
+    return polyline([(one.confidence, one.accuracy) for one in reliability.bins])
+
+
 def training_line(curve: Curve, epochs: int, top: float) -> str:
     """A training curve as an SVG polyline."""
     return polyline([((epoch - 1) / max(1, epochs - 1), value / top) for epoch, value in curve.points])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from pipeline.calibration import Calibration
     from pipeline.coverage import Coverage
     from pipeline.evaluate import ImageScore
     from pipeline.metrics import ImageMetrics, PrecisionRecall
@@ -81,6 +82,8 @@ class ReportContext:
     """What the page says about the image below its name."""
     training: TrainingCurves | None = None
     """How the network was learnt; None where nobody knows."""
+    calibration: Calibration | None = None
+    """What the network's confidences mean on held-out ground; None where nobody calibrated."""
     records: Sequence[RunRecord] = ()
     """What made the result, in the order of the graph."""
     attribution: str = ""

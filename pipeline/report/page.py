@@ -76,7 +76,10 @@ def _layout() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= numbers.FILTERS | {"training_line": charts.training_line}
+    environment.filters |= numbers.FILTERS | {
+        "training_line": charts.training_line,
+        "reliability_line": charts.reliability_line,
+    }
     return environment
 
 

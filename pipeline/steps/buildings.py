@@ -170,6 +170,8 @@ class Selection(NamedTuple):
     """Confidences are divided by it as logits; 1 leaves them as they are."""
     thresholds: dict[str, float]
     """Lowest confidence published by category."""
+    calibration: Calibration | None = None
+    """What the temperature, and thresholds that nobody set, rest on; None where nobody calibrated."""
 
 
 def read_selection(path: Path, given: Mapping[str, float], categories: Sequence[str]) -> Selection:
@@ -198,4 +200,5 @@ def read_selection(path: Path, given: Mapping[str, float], categories: Sequence[
             remedy="Delete it; CalibrateNetwork makes it anew.",
         ) from error
     chosen = {**calibration.thresholds, **given}
-    return Selection(calibration.temperature, {name: float(chosen.get(name, 0.5)) for name in categories})
+    thresholds = {name: float(chosen.get(name, 0.5)) for name in categories}
+    return Selection(calibration.temperature, thresholds, calibration)

@@ -20,6 +20,7 @@ from pipeline.report.outcomes import outcomes
 from pipeline.report.pyramid import MAP_SIDE, jpeg
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
+from pipeline.steps.buildings import Selection
 from pipeline.steps.evaluation import Evaluation, Sides, lonlat_to_px, read_sides
 from pipeline.submission import Rows, read_csv
 from pipeline.training_curves import read_training_curves
@@ -35,10 +36,11 @@ def report_image(
     imagery: Imagery,
     csv: Path,
     labels: Labels,
-    thresholds: Mapping[str, float],
+    selection: Selection,
     history: Path,
     records: Sequence[RunRecord],
     evaluation: tuple[Path, Path, Path | None] | None,
+    credit: str = "",
 ) -> str:
     """The page as HTML.
 
@@ -51,10 +53,11 @@ def report_image(
         imagery: how it is read.
         csv: the published buildings.
         labels: the settings that name the categories.
-        thresholds: lowest confidence published, by category.
+        selection: what confidences mean, and which are published.
         history: how the network was learnt; need not be there.
         records: run records of what made the result.
         evaluation: report.json, label file and labelled area; None for an image without labels.
+        credit: whom the imagery is owed to.
     """
     grid = index.grid
     judgement: dict[str, Any] = {}
@@ -83,10 +86,12 @@ def report_image(
             areas_m2=ground_areas(rows.polygons_lonlat, LONLAT),
             pyramid=build_pyramid(sharpest, grid.width / sharpest.shape[1]),
             galleries=galleries,
-            thresholds=thresholds,
+            thresholds=selection.thresholds,
             facts=_facts(index),
             training=read_training_curves(history),
+            calibration=selection.calibration,
             records=records,
+            attribution=credit,
             **judgement,
         )
     )

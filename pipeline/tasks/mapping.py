@@ -174,10 +174,11 @@ class ReportImage(ImageStep):
                 settings.Imagery().rules(Imagery),
                 self.buildings.csv,
                 settings.Labels(),
-                self.buildings.selection.thresholds,
+                self.buildings.selection,
                 network().history,
                 self._records(),
                 judged,
+                tiles.image.credit,
             )
             (folder / f"{self.image_id}.html").write_text(page, encoding="utf-8")
         logger.info("%s: open %s", self, self.workspace.output / f"{self.image_id}.html")

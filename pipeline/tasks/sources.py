@@ -21,8 +21,16 @@ class SourceImage(ImageStep):
     @property
     def found(self) -> Path | str | None:
         """Path or URL of the image; None when there is none."""
-        entry = read_catalogue(settings.Storage().catalogue).get(self.image_id)
-        return self.workspace.find_image(self.image_id) or (entry.url if entry else None)
+        return self.workspace.find_image(self.image_id) or (self._entry.url if self._entry else None)
+
+    @property
+    def credit(self) -> str:
+        """Whom the imagery is owed to, as the catalogue says."""
+        return self._entry.credit if self._entry else ""
+
+    @property
+    def _entry(self) -> Entry | None:
+        return read_catalogue(settings.Storage().catalogue).get(self.image_id)
 
     @property
     def source(self) -> Path | str:
