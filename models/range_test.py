@@ -21,7 +21,7 @@ from models.errors import TrainingError
 from models.learner import Learner
 from models.pretrained import build_initial
 from models.recipe import Recipe
-from models.sampling import draw_epoch
+from models.sampling import draw_epoch, survey
 from models.tiles import TrainingTile
 
 SMOOTHING = 0.9
@@ -68,7 +68,7 @@ def run_range_test(
     recipe = replace(recipe, ema_decay=0.0, tiles_per_epoch=shown)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = build_initial(recipe, names)
+        model = build_initial(recipe, names, survey(training, names, recipe).sides)
     learner, mean, means = Learner(model.to(device).train(), recipe, device), 0.0, list[float]()
     draws = draw_epoch(np.ones(len(training)), 0, recipe)
     batches = load_batches(learner, TileDataset(training, names, recipe), chunks(draws, recipe.batch_size))

@@ -354,6 +354,22 @@ def test_range_test_finds_where_learning_falls_apart(tmp_path):
     assert (np.diff(found.rates) > 0).all() and 1e-4 <= found.suggestion < 1
 
 
+def test_range_test_tries_the_network_that_would_learn(tmp_path, monkeypatch):
+    """Its anchors are fitted to the same items."""
+    built = []
+
+    def build(recipe, categories, sides=None):
+        built.append(sides)
+        return build_initial(recipe, categories, sides)
+
+    for module in ("models.range_test", "models.train"):
+        monkeypatch.setattr(f"{module}.build_initial", build)
+    recipe = replace(PLAIN, anchors="fitted", epochs=1)
+    run_range_test(tiles(tmp_path), CATEGORIES, recipe, steps=1)
+    _train(tmp_path / "run", tiles(tmp_path), recipe)
+    assert len(built) == 2 and len(built[0]) and np.array_equal(*built)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "knobs",

@@ -24,7 +24,7 @@ import torch
 import torchvision
 
 from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Means
-from tests.benchmarks.bench_training.grounds import PAINTED, REAL
+from tests.benchmarks.bench_training.grounds import FOLDS, PAINTED, REAL
 from tests.benchmarks.bench_training.schedule import run_all
 from tests.benchmarks.bench_training.tables import Results, report
 from tests.benchmarks.bench_training.trial import Trial
@@ -34,13 +34,13 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 SECTION = re.compile(r"(?<=<!-- training:begin -->\n).*(?=<!-- training:end -->)", re.DOTALL)
 MAIN_FOLD = 1
 """The third that every contender is scored on."""
+PAIR = ("ours", "reference")
 
 
 def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
     """All that was asked for, what tells most first; the reference after ours on the same ground."""
     grounds = REAL if given.data.is_dir() else PAINTED
     places = given.sets or list(grounds)
-    rank = {name: number for number, name in enumerate(CONTENDERS)}
     made = [
         Trial(
             place,
@@ -58,7 +58,14 @@ def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
         for place in places
         for fold in (given.folds or contender.folds)
     ]
-    return sorted(made, key=lambda trial: (trial.fold != MAIN_FOLD, rank[trial.name], trial.fold))
+    return sorted(made, key=_urgency)
+
+
+def _urgency(trial: Trial) -> tuple[int, int]:
+    """The main rows on one third, the pair that all is about on the others, the pieces, and the rest."""
+    main, first = len(trial.contender.folds) == FOLDS, trial.fold == MAIN_FOLD
+    stage = 0 if main and first else 1 if trial.name in PAIR else 2 if first else 3
+    return stage, list(CONTENDERS).index(trial.name)
 
 
 def preface(means: Means, minutes: float) -> str:

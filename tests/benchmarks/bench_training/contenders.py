@@ -25,7 +25,7 @@ class Means(NamedTuple):
 CPU = Means(
     finer=1,
     tile_size=256,
-    shown=320,
+    shown=160,
     knobs={
         "network": "maskrcnn_resnet50_light",
         "anchors": "fitted",
