@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from models.device import choose_device, choose_dtype
 from models.errors import PredictionError
 from models.maskrcnn import MaskRCNN
+from models.memory import free_mib, tiles_that_fit
 from models.recipe import Precision
 from models.weights import build_from_weights, weights_digest
 
@@ -45,6 +45,9 @@ class Predictor:
             categories, 0 to 1.
         detections_per_tile: most detections kept of one image.
         channels_last: whether images lie in memory pixel by pixel.
+        proposals_per_tile: most proposals that the heads look at in one image, 0 for the network's own.
+        compile: whether the backbone is compiled at the first batch, as CUDA graphs on a GPU: its shapes
+            never change, and the rest of the network, whose shapes do, stays as it is.
 
     Raises:
         WeightsError: the file is not weights of a known network.
@@ -61,6 +64,8 @@ class Predictor:
         nms_iou: float = 0.5,
         detections_per_tile: int = 100,
         channels_last: bool = True,
+        proposals_per_tile: int = 0,
+        compile: bool = False,
     ):
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
@@ -75,7 +80,15 @@ class Predictor:
         heads = self._model.roi_heads
         heads.score_thresh, heads.nms_thresh = score_threshold, nms_iou
         heads.detections_per_img = detections_per_tile
+        if proposals_per_tile:
+            limits = self._model.rpn._pre_nms_top_n, self._model.rpn._post_nms_top_n
+            for limit in limits:
+                limit["testing"] = min(proposals_per_tile, limit["testing"])
+        if compile:
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            self._model.backbone.compile(mode=mode, dynamic=False)
         self._batch_limit: int | None = None
+        self._memory_asked = False
 
     def predict(self, images: np.ndarray) -> list[Prediction]:
         """Return what is found in each of uint8[n,3,h,w] images of one size.
@@ -87,6 +100,7 @@ class Predictor:
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise PredictionError("images must be uint8[n,3,h,w]", found=(str(images.dtype), images.shape))
+        self._fit_memory(images.shape)
         predictions: list[Prediction] = []
         while len(predictions) < len(images):
             batch = images[len(predictions) :][: self._batch_limit]
@@ -108,22 +122,31 @@ class Predictor:
                 torch.cuda.empty_cache()
         return predictions
 
+    def _fit_memory(self, shape: tuple[int, ...]) -> None:
+        """Looks once whether so many images fit: a CPU out of memory ends the process, without a word."""
+        if self._memory_asked or not shape[0]:
+            return
+        self._memory_asked = True
+        free = free_mib(self.device)
+        room = None if free is None else tiles_that_fit(self.name, shape[2] * shape[3], free)
+        if room is not None and room < shape[0]:
+            self._batch_limit = room
+            logger.warning("%.0f MiB are free: %d images at a time, not %d", free, room, shape[0])
+
     @torch.inference_mode()
     def _predict_batch(self, batch: np.ndarray) -> list[Prediction]:
-        images = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        images = torch.from_numpy(np.ascontiguousarray(batch))
+        images = images.to(self.device, non_blocking=images.is_pinned())
         self._model.eval()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             results = self._model(list(images))
-        return [
-            Prediction(
-                boxes=_to_numpy(result["boxes"]),
-                scores=_to_numpy(result["scores"]),
-                probabilities=_to_numpy(result["probabilities"]),
-                masks=_to_numpy(result["masks"])[:, 0],
-            )
-            for result in results
+        # One transfer for each kind of array, not for each tile: every one makes a GPU wait.
+        counts = np.cumsum([len(result["scores"]) for result in results])[:-1]
+        arrays = [
+            np.split(torch.cat([result[name] for result in results]).float().cpu().numpy(), counts)
+            for name in ("boxes", "scores", "probabilities", "masks")
         ]
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.float().cpu().numpy()
+        return [
+            Prediction(boxes, scores, probabilities, masks[:, 0])
+            for boxes, scores, probabilities, masks in zip(*arrays, strict=True)
+        ]

@@ -7,10 +7,10 @@ Tasks are taken one after another; with more workers they overlap, and so does t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.inference import InferenceRules
+from models.memory import NEEDS
+from pipeline.inference import READ_AHEAD, InferenceRules
 from pipeline.raster import Header, Imagery
 from pipeline.raster.validity import cell_side
 from pipeline.tiling import TilingRules, tile_windows
@@ -32,12 +32,6 @@ class Rates:
     """To start a task that loads a network."""
 
 
-NETWORK_MIB: Mapping[str, tuple[float, float]] = {
-    "maskrcnn_small": (70.0, 75.0),
-    "maskrcnn_resnet18_fpn": (250.0, 315.0),
-    "maskrcnn_resnet50_fpn_v2": (500.0, 700.0),
-}
-"""By network: its weights and what is needed for a batch of any size, and per megapixel of a batch."""
 PYTHON_MIB = 180.0
 """Of a process with the pipeline's libraries and without a network."""
 TORCH_MIB = 730.0
@@ -94,7 +88,7 @@ def expected_cost(
         tiling: how it is cut into tiles.
         inference: how many tiles are computed at once, and how often each is looked at.
         imagery: how it is read.
-        network: one of `NETWORK_MIB`.
+        network: one of `models.memory.NEEDS`.
         rates: of the machine.
         valid_share: share of the tiles that hold valid pixels, 0 to 1.
     """
@@ -104,8 +98,8 @@ def expected_cost(
     megapixels = tiles * tile_px / 1e6
     looks = {"one": 1, "flips": 4, "turns": 8, "scales": 1.56, "all": 12.5}[inference.views]
     detections = megapixels * rates.detections_per_megapixel
-    weights_mib, megapixel_mib = NETWORK_MIB[network]
-    batch = min(inference.batch_size, max(tiles, 1)) * tile_px / 1e6
+    batch = min(inference.batch_size, max(tiles, 1))
+    network_mib = NEEDS[network].of(batch, tile_px) + 3 * READ_AHEAD * batch * tile_px / 2**20
     cells_mib = header.width * header.height / cell_side(header.width, header.height) ** 2 * 8 / 2**20
     cache_mib = min(float(imagery.cache_mb), header.width * header.height * header.bytes_per_px / 2**20)
     return Cost(
@@ -119,7 +113,7 @@ def expected_cost(
         },
         memory_mib={
             "TileImage": PYTHON_MIB + cache_mib + cells_mib,
-            "InferShard": TORCH_MIB + weights_mib + batch * (megapixel_mib + 6) + cache_mib,
+            "InferShard": TORCH_MIB + network_mib + cache_mib,
             "AggregateImage": AGGREGATION_MIB,
         },
         disk_mib=(detections * 650 + tiles * 500) / 2**20,

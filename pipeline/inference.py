@@ -20,6 +20,8 @@ PX_DECIMALS = 1
 """Of pixels in per-tile JSON: a tenth is finer than any mask's grid."""
 LONLAT_DECIMALS = 6
 """Of degrees in per-tile JSON: a decimetre."""
+READ_AHEAD = 2
+"""Batches of tiles that wait for the network at most."""
 _LEAST_CUT_PX2 = 1.0
 """Area from which cutting a polygon is worth it."""
 
@@ -29,13 +31,15 @@ class InferenceRules:
     """How the network is run over tiles."""
 
     batch_size: int = 8
-    """Tiles per step; halved when memory runs out."""
+    """Tiles computed at once; fewer where memory is short."""
     score_threshold: float = 0.05
     """Score below which a detection is not written, 0 to 1."""
     nms_iou: float = 0.5
     """Overlap of boxes of one tile above which only the better detection stays, IoU 0 to 1."""
     detections_per_tile: int = 200
     """Most detections of one tile, the best are kept."""
+    proposals_per_tile: int = 0
+    """Most places of one tile that the network looks at closely; 0 for its own number. Fewer are faster."""
     views: Literal["one", "flips", "turns", "scales", "all"] = "one"
     """How often a tile is looked at: as it is; as its four mirror images; with quarter turns, eight; at two
     sizes; the eight at two sizes. What the views find is merged like what tiles find."""
@@ -44,7 +48,11 @@ class InferenceRules:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one."""
     workers: int = 2
-    """Processes that read tiles ahead; 0 reads in this one."""
+    """Threads that read tiles ahead and decode them; 0 reads between batches."""
+    writers: int = 2
+    """Processes that draw outlines and write files while a GPU computes; on a CPU one thread does."""
+    compile: bool = False
+    """Whether the network's backbone is compiled: minutes at first, then faster on a GPU."""
     min_valid_share: float = 0.5
     """Share of a detection's area on valid pixels from which it counts, 0 to 1; the rest is cut off."""
 

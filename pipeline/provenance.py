@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -34,6 +35,8 @@ class RunRecord(Versioned):
     inputs: dict[str, str]
     """Digests of the artifacts and inputs it was made from, by task."""
     counts: dict[str, int] = Field(default_factory=dict)
+    measured: dict[str, float] = Field(default_factory=dict)
+    """How fast it was, where a task tells: shares of 0 to 1, seconds (_s), rates (_per_s), MiB (_mib)."""
     files: dict[str, int] = Field(default_factory=dict)
     """Sizes in bytes of the published files, by name."""
     revision: str | None
@@ -52,16 +55,18 @@ class Stopwatch:
         self._started, self._clock = datetime.now(UTC), time.monotonic()
 
     def record(
-        self, settings: dict, inputs: dict[str, str], counts: dict[str, int] | None = None
+        self, settings: dict, inputs: dict[str, str], counts: Mapping[str, int | float] | None = None
     ) -> RunRecord:
-        """The record of the task up to now."""
+        """The record of the task up to now; of the counts, whole numbers are counts and others measured."""
+        told = counts or {}
         return RunRecord(
             task=self._task,
             image_id=self._image_id,
             digest=self._digest,
             settings=settings,
             inputs=inputs,
-            counts=counts or {},
+            counts={name: value for name, value in told.items() if isinstance(value, int)},
+            measured={name: value for name, value in told.items() if isinstance(value, float)},
             revision=revision(),
             versions=versions(),
             host=host(),

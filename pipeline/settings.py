@@ -316,7 +316,7 @@ class Thresholds(Section):
     """How confidences are calibrated, and the lowest worth publishing chosen, on held-out tiles."""
 
 
-@knobs_of(InferenceRules, insignificant=("batch_size", "device", "workers"))
+@knobs_of(InferenceRules, insignificant=("batch_size", "device", "workers", "writers", "compile"))
 class Inference(Section):
     """How the network is run over an image."""
 

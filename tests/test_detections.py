@@ -1,6 +1,7 @@
 """InferShard's step: tiles of a real GeoTIFF through a predictor, and what lies on no valid ground."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -9,13 +10,17 @@ import shapely
 from bright_roofs import bright_detector
 from rasterio.transform import from_origin
 
-from pipeline.errors import SettingsError
-from pipeline.raster import Imagery
+from pipeline.errors import RasterError, SettingsError
+from pipeline.pairs import PairRules
+from pipeline.raster import Imagery, reader
 from pipeline.schema import Grid, Tile, Window
 from pipeline.settings import Tiling
+from pipeline.steps import detections
 from pipeline.steps.detection_rows import read_detections
 from pipeline.steps.detections import infer_tiles
+from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
+from pipeline.stores import label_frame, open_store
 
 WIDTH, HEIGHT = 500, 300
 ROOFS = [(20, 20, 60, 60), (180, 100, 260, 150), (120, 200, 290, 240), (330, 60, 400, 100)]
@@ -49,7 +54,7 @@ def infer(folder, image, size=512, imagery=None, run=slice(None), **rules):
         index, run, image, imagery, bright_detector(**rules), folder, lambda share, text: told.append(share)
     )
     assert told == sorted(told)
-    return counts, index
+    return {name: count for name, count in counts.items() if isinstance(count, int)}, index
 
 
 def outlines(path):
@@ -120,6 +125,67 @@ def test_tiles_read_ahead_by_other_processes_are_the_same(tmp_path):
     for tile in index.tiles:
         one, other = (json.loads((folder / f"{tile.tile_id}.json").read_bytes()) for folder in (here, ahead))
         assert one["detections"] == other["detections"] and one["window"] == list(tile.window)
+
+
+def test_drawn_by_other_processes_it_is_the_same(tmp_path, monkeypatch):
+    # As beside a GPU, where the network's process must not wait for outlines.
+    image = write(tmp_path / "a.tif", village())
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        if folder is there:
+            monkeypatch.setattr(detections, "_writers", lambda processes, start=detections._writers: start(2))
+        counts, index = infer(folder, image, size=128, batch_size=3, workers=1)
+        assert counts["detections"] > 4
+    for tile in index.tiles:
+        one, other = (json.loads((folder / f"{tile.tile_id}.json").read_bytes()) for folder in (here, there))
+        assert one["detections"] == other["detections"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_cannot_be_read_ends_the_shard_and_leaves_no_thread(tmp_path, workers):
+    image = write(tmp_path / "a.tif", village(), compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    with rasterio.open(image) as src:
+        offset = int(src.get_tag_item("BLOCK_OFFSET_5_3", "TIFF", bidx=1))
+    _, index = infer(tmp_path, image, size=128, run=slice(0))
+    with open(image, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 200)
+    detector = bright_detector(batch_size=2, workers=workers)
+    with pytest.raises(RasterError, match="pixels cannot be read"):
+        infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
+    assert not [thread for thread in threading.enumerate() if thread.name in ("reading", "jpeg", "drawing")]
+
+
+def test_a_shard_tells_where_its_time_went(tmp_path):
+    image = write(tmp_path / "a.tif", village())
+    _, index = infer(tmp_path, image, size=128, run=slice(0))
+    detector = bright_detector(batch_size=2)
+    told = infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
+    assert {"tiles_per_s", "megapixels_per_s", "data_wait_share", "read_s", "network_s", "draw_s"} <= set(
+        told
+    )
+    assert told["megapixels_per_s"] == pytest.approx(told["tiles_per_s"] * 128**2 / 1e6, abs=2e-3, rel=1e-3)
+    assert 0 < told["data_wait_share"] < 1 and told["network_s"] > 0 and told["draw_s"] > 0
+    again = infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
+    assert again["inferred"] == 0 and "tiles_per_s" not in again
+
+
+def test_no_step_reads_with_more_memory_than_the_settings_allow(tmp_path, monkeypatch):
+    image, allowed = write(tmp_path / "a.tif", village()), []
+    monkeypatch.setattr(
+        reader, "opened", lambda path, imagery, *rest, real=reader.opened: (
+            allowed.append(imagery.cache_mb) or real(path, imagery, *rest)
+        ),
+    )  # fmt: skip
+    _, index = infer(tmp_path, image, imagery=Imagery(cache_mb=17))
+    (tmp_path / "pairs").mkdir()
+    labels = label_frame([], [], [], [], index.grid.crs)
+    store = open_store("", tmp_path / "store")
+    store.replace_labels("a", "one", labels, {})
+    items = store.items_in_tiles("a", tile_frame(index))
+    cut_tiles(index, image, Imagery(cache_mb=17), items, None, PairRules(), tmp_path / "pairs", print)
+    assert allowed == [17, 17, 17]
 
 
 def test_a_resumed_run_infers_whole_batches_and_nothing_else(tmp_path):

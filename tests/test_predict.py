@@ -1,8 +1,11 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from painted_tiles import CATEGORIES
 
+from models import memory, predict
 from models.errors import DeviceError, PredictionError
 from models.maskrcnn import build
 from models.predict import Predictor
@@ -124,3 +127,48 @@ def test_gpu_agrees_with_cpu(model):
     one = Predictor(model, "cuda", "float32", score_threshold=0.0).predict(_images(1))[0]
     other = Predictor(model, "cpu", score_threshold=0.0).predict(_images(1))[0]
     assert np.allclose(np.sort(one.scores)[-5:], np.sort(other.scores)[-5:], atol=1e-3)
+
+
+def test_fewer_proposals_are_looked_at_when_asked():
+    model = build("maskrcnn_small", CATEGORIES)
+    seen = []
+    model.roi_heads.box_roi_pool.register_forward_hook(
+        lambda _module, inputs, _output: seen.append([len(boxes) for boxes in inputs[1]])
+    )
+    Predictor(model, "cpu").predict(_images(1, 256, 256))
+    Predictor(model, "cpu", proposals_per_tile=40).predict(_images(2, 256, 256))
+    assert seen[0][0] > 40 and seen[1] == [40, 40]
+
+
+def test_where_memory_is_short_fewer_images_are_taken_at_once(model, monkeypatch, caplog):
+    need = memory.NEEDS["maskrcnn_small"]
+    two = need.batch(2, 64 * 96) / (1 - memory.RESERVE) + 1
+    monkeypatch.setattr(predict, "free_mib", lambda device: two)
+    cramped = Cramped(model, room=2)
+    assert len(Predictor(cramped, "cpu").predict(_images(5))) == 5
+    assert cramped.sizes == [2, 2, 1] and "2 images at a time, not 5" in caplog.text
+    assert memory.tiles_that_fit("maskrcnn_small", 10**6, 0.0) == 1
+    assert memory.tiles_that_fit("unheard of", 10**6, 1e6) is None
+    assert memory.free_mib(torch.device("cpu")) > 0
+
+
+def test_a_container_s_limit_counts(tmp_path):
+    assert memory._group_mib(tmp_path) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._group_mib(tmp_path) is None
+    (tmp_path / "memory.max").write_text(str(300 * 2**20))
+    (tmp_path / "memory.current").write_text(str(100 * 2**20))
+    assert memory._group_mib(tmp_path) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
+def test_a_compiled_backbone_finds_the_same(model):
+    images = _images(2, 128, 128)
+    plain = Predictor(model, "cpu", score_threshold=0.0).predict(images)
+    torch.manual_seed(0)
+    compiled = Predictor(build("maskrcnn_small", CATEGORIES), "cpu", score_threshold=0.0, compile=True)
+    for one, other in zip(plain, compiled.predict(images), strict=True):
+        assert one.scores[:5] == pytest.approx(other.scores[:5], abs=1e-4)
+        assert one.boxes[:5] == pytest.approx(other.boxes[:5], abs=0.1)

@@ -1,27 +1,32 @@
-"""InferShard: from an image's windows through the network to one JSON per tile."""
+"""InferShard: from an image's windows through the network to one JSON per tile.
+
+Three things go on at once: a thread reads the next batches, the network computes this one, and the
+last ones are drawn and written. The network's process does nothing else, so that it never waits for
+what others could do.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 import shapely
 
-from pipeline.atomic import write_atomic
 from pipeline.errors import SettingsError
-from pipeline.inference import InferenceRules, clip_to_ground, tile_detections
-from pipeline.raster import Imagery, Raster
+from pipeline.inference import READ_AHEAD, InferenceRules
+from pipeline.raster import Imagery
 from pipeline.schema import CoarseTile, Grid, Tile, TileIndex
-from pipeline.seams import Detections, merge
 from pipeline.steps import Progress
-from pipeline.vectorize import VectorizeRules, masks_to_polygons
+from pipeline.steps.drawing import Draughtsman, Seen, tile_path
+from pipeline.steps.reading import Batches
+from pipeline.vectorize import VectorizeRules
 
 if TYPE_CHECKING:
     from models.predict import Predictor
@@ -64,6 +69,8 @@ class Detector:
             score_threshold=rules.score_threshold,
             nms_iou=rules.nms_iou,
             detections_per_tile=rules.detections_per_tile,
+            proposals_per_tile=rules.proposals_per_tile,
+            compile=rules.compile,
         )
         if predictor.categories != self.categories:
             raise SettingsError(
@@ -91,26 +98,12 @@ class Detector:
             images: uint8[n, 3, h, w], their pixels; fewer than their windows' where they were shrunk.
             grounds: valid ground of each in tile pixels, None where all of it is valid.
         """
-        model = {"name": self.predictor.name, "weights": self.predictor.digest[:12]}
-        found = self._find(images, tiles[0].window[2:])
-        for tile, (polygons, boxes, probabilities), ground in zip(tiles, found, grounds, strict=True):
-            polygons, counts = clip_to_ground(polygons, tile.window[2:], ground, self.rules.min_valid_share)
-            artifact = tile_detections(
-                image_id,
-                tile,
-                grid,
-                polygons,
-                boxes,
-                probabilities,
-                self.categories,
-                model,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-            self.counts.update(counts, detections=len(artifact["detections"]))
-            yield artifact
+        height, width = images.shape[2:]
+        draughtsman = self.draughtsman(image_id, grid)
+        yield from draughtsman.draw(tiles, self.look(images), (height, width), grounds, self.counts)
 
-    def _find(self, images: np.ndarray, size: tuple[int, int]) -> list[_Found]:
-        """What is found in each of n tiles of `size`, width and height in pixels."""
+    def look(self, images: np.ndarray) -> list[Seen]:
+        """What the network finds in every view of each image, the views of one image side by side."""
         from models.views import VIEWS, bring_back, show
 
         views, (height, width) = VIEWS[self.rules.views], images.shape[2:]
@@ -118,46 +111,16 @@ class Detector:
             [bring_back(found, view, height, width) for found in self.predictor.predict(show(images, view))]
             for view in views
         ]
-        predictions = [prediction for tile in zip(*looks, strict=True) for prediction in tile]
-        to_tile = np.tile(np.divide(size, (width, height)), 2)
-        boxes = [prediction.boxes * to_tile for prediction in predictions]
-        # One call for everything: half the time of one per tile, and the same outlines.
-        masks = np.concatenate([prediction.masks for prediction in predictions])
-        outlines = masks_to_polygons(masks, np.concatenate(boxes), self.outlines)
-        parts = np.split(outlines, np.cumsum([len(rows) for rows in boxes])[:-1])
-        found = [
-            _Found(polygons, rows, prediction.probabilities)
-            for polygons, rows, prediction in zip(parts, boxes, predictions, strict=True)
+        return [
+            Seen(prediction.boxes, prediction.probabilities, prediction.masks)
+            for tile in zip(*looks, strict=True)
+            for prediction in tile
         ]
-        if len(views) == 1:
-            return found
-        starts = range(0, len(found), len(views))
-        return [_agreed(found[start : start + len(views)], size) for start in starts]
 
-
-class _Found(NamedTuple):
-    """What a look at a tile found, in tile pixels."""
-
-    polygons: np.ndarray
-    """object[n] of Polygon, None where a mask held nothing."""
-    boxes: np.ndarray
-    """float[n, 4]."""
-    probabilities: np.ndarray
-    """float[n, k]."""
-
-
-def _agreed(looks: Sequence[_Found], size: tuple[int, int]) -> _Found:
-    """What several looks at one tile found, merged as if each were a tile of its own at the same place."""
-    drawn = [~shapely.is_missing(look.polygons) for look in looks]
-    merged = merge(
-        Detections(
-            np.concatenate([look.polygons[rows] for look, rows in zip(looks, drawn, strict=True)]),
-            np.concatenate([look.probabilities[rows] for look, rows in zip(looks, drawn, strict=True)]),
-            np.repeat(np.arange(len(looks)), [rows.sum() for rows in drawn]),
-        ),
-        np.array([[0, 0, *size]] * len(looks)),
-    )
-    return _Found(merged.polygons, shapely.bounds(merged.polygons).reshape(-1, 4), merged.probabilities)
+    def draughtsman(self, image_id: str, grid: Grid) -> Draughtsman:
+        """What turns looks into artifacts."""
+        model = {"name": self.predictor.name, "weights": self.predictor.digest[:12]}
+        return Draughtsman(image_id, grid, self.categories, model, self.rules, self.outlines)
 
 
 def infer_tiles(
@@ -168,8 +131,8 @@ def infer_tiles(
     detector: Detector,
     folder: Path,
     progress: Progress,
-) -> dict[str, int]:
-    """Writes <tile_id>.json for every tile of a run that has none yet; returns counts of what was done.
+) -> dict[str, int | float]:
+    """Writes <tile_id>.json for every tile of a run that has none yet.
 
     A batch of which a tile is missing is inferred whole: a network's last digits depend on which tiles it
     sees together, and a resumed shard must not differ from an unbroken one.
@@ -182,70 +145,106 @@ def infer_tiles(
         detector: the network.
         folder: an existing folder to write into.
         progress: told after every batch.
+
+    Returns:
+        Counts of what was done, as integers; and where something was, how fast, as floats: see `_Clock`.
     """
     tiles, size = index.tiles[run], detector.rules.batch_size
     batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
-    todo = [
-        tile for batch in batches if not all(_path(folder, tile).exists() for tile in batch) for tile in batch
-    ]
-    done, started = len(tiles) - len(todo), time.monotonic()
-    windows = _Windows(source, index.grid, imagery, todo)
-    for batch, images, grounds in _read_batches(windows, detector) if todo else ():
-        for tile, artifact in zip(
-            batch, detector.detect(index.image_id, index.grid, batch, images, grounds), strict=True
-        ):
-            write_atomic(_path(folder, tile), orjson.dumps(artifact), durable=False)
-        done += len(batch)
-        rate = (done - len(tiles) + len(todo)) / (time.monotonic() - started)
-        progress(done / len(tiles), f"tile {done}/{len(tiles)}, {rate:.1f} tiles/s")
-    return {"tiles": len(tiles), "inferred": len(todo), **detector.counts}
+    todo = [batch for batch in batches if not all(tile_path(folder, tile).exists() for tile in batch)]
+    inferred = sum(map(len, todo))
+    counts: dict[str, int | float] = {"tiles": len(tiles), "inferred": inferred}
+    if not todo:
+        return counts | detector.counts
+    line = _Line(detector, index, source, imagery, folder)
+    for done, speed in line.run(todo):
+        share = (len(tiles) - inferred + done) / len(tiles)
+        progress(share, f"tile {len(tiles) - inferred + done}/{len(tiles)}, {speed:.1f} tiles/s")
+    return counts | detector.counts | line.clock.report()
 
 
-def _path(folder: Path, tile: Tile) -> Path:
-    return folder / f"{tile.tile_id}.json"
+class _Clock:
+    """Where the time of a shard goes; its parts overlap, so that together they exceed the whole."""
+
+    def __init__(self) -> None:
+        self.started, self.tiles, self.pixels = time.perf_counter(), 0, 0
+        self.read_s = self.wait_s = self.network_s = self.draw_s = 0.0
+        self.device_mib = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+    def report(self) -> dict[str, float]:
+        """Speed, the share of time that the network waited for tiles, seconds by part, a GPU's memory."""
+        seconds = self.seconds
+        told = {
+            "tiles_per_s": self.tiles / seconds,
+            "megapixels_per_s": self.pixels / 1e6 / seconds,
+            "data_wait_share": self.wait_s / seconds,
+            "read_s": self.read_s,
+            "network_s": self.network_s,
+            "draw_s": self.draw_s,
+        }
+        if self.device_mib:
+            told["device_mib"] = self.device_mib
+        return {name: round(value, 3) for name, value in told.items()}
 
 
-class _Windows:
-    """A map-style dataset: uint8[3, h, w] and valid ground of each tile; a process opens the image once."""
+class _Line:
+    """The production line of a shard: reading, network, drawing."""
 
-    def __init__(self, source: Path | str, grid: Grid, imagery: Imagery, tiles: Sequence[Tile]):
-        self.source, self.grid, self.imagery, self.tiles = source, grid, imagery, tiles
-        self._raster: Raster | None = None
+    def __init__(
+        self, detector: Detector, index: TileIndex, source: Path | str, imagery: Imagery, folder: Path
+    ):
+        self.detector, self.index, self.source, self.imagery = detector, index, source, imagery
+        self.folder, self.clock = folder, _Clock()
 
-    def __len__(self) -> int:
-        return len(self.tiles)
+    def run(self, todo: Sequence[Sequence[Tile]]) -> Iterator[tuple[int, float]]:
+        """Infers batches; yields tiles written so far, and per second, after each."""
+        detector, clock = self.detector, self.clock
+        on_gpu = detector.predictor.device.type == "cuda"
+        draughtsman = detector.draughtsman(self.index.image_id, self.index.grid)
+        reading = Batches(
+            self.source, self.index.grid, self.imagery, todo, detector.rules.workers, pinned=on_gpu
+        )
+        clock.started = time.perf_counter()
+        with reading as batches, _writers(detector.rules.writers if on_gpu else 0) as writers:
+            drawn: deque[tuple[int, Future]] = deque()
+            waited = time.perf_counter()
+            for batch in batches:
+                looked = time.perf_counter()
+                seen = detector.look(batch.images)
+                clock.wait_s += looked - waited
+                clock.read_s += batch.seconds
+                clock.network_s += time.perf_counter() - looked
+                clock.pixels += batch.images[:, 0].size
+                _, _, height, width = batch.images.shape
+                job = (self.folder, batch.tiles, seen, (height, width), batch.grounds)
+                drawn.append((len(batch.tiles), writers.submit(draughtsman.write, *job)))
+                # What is drawn waits in line, but not without end.
+                while drawn and (drawn[0][1].done() or len(drawn) > READ_AHEAD + detector.rules.writers):
+                    yield self._finish(*drawn.popleft())
+                waited = time.perf_counter()
+            while drawn:
+                yield self._finish(*drawn.popleft())
+        if on_gpu:
+            import torch
 
-    def __getitem__(self, position: int):
-        import torch
+            clock.device_mib = torch.cuda.max_memory_allocated(detector.predictor.device) / 2**20
 
-        if self._raster is None:
-            self._raster = Raster(self.source, self.grid, self.imagery).__enter__()
-        tile = self.tiles[position]
-        image = torch.from_numpy(self._raster.read(tile.window)).permute(2, 0, 1).contiguous()
-        return image, self._raster.ground(tile.window) if tile.valid_share < 1 else None
-
-
-def _read_batches(
-    windows: _Windows, detector: Detector
-) -> Iterator[tuple[Sequence[Tile], np.ndarray, list[shapely.MultiPolygon | None]]]:
-    from torch.utils.data import DataLoader
-
-    loader: Iterable = DataLoader(
-        windows,  # type: ignore[arg-type]
-        batch_size=detector.rules.batch_size,
-        num_workers=min(detector.rules.workers, len(windows)),
-        collate_fn=_collate,
-        pin_memory=detector.predictor.device.type == "cuda",
-    )
-    start = 0
-    for images, grounds in loader:
-        yield windows.tiles[start : start + len(images)], images.numpy(), grounds
-        start += len(images)
+    def _finish(self, tiles: int, drawn: Future) -> tuple[int, float]:
+        counts, seconds = drawn.result()
+        self.detector.counts.update(counts)
+        self.clock.draw_s += seconds
+        self.clock.tiles += tiles
+        return self.clock.tiles, self.clock.tiles / self.clock.seconds
 
 
-def _collate(samples: Sequence[tuple]):
-    """A batch: uint8[n, 3, h, w], and the n grounds as they are."""
-    import torch
-
-    images, grounds = zip(*samples, strict=True)
-    return torch.stack(images), list(grounds)
+def _writers(processes: int) -> Executor:
+    """Who draws and writes: so many processes, or for 0 a thread of this one."""
+    if not processes:
+        return ThreadPoolExecutor(1, "drawing")
+    # Not forked: this process holds a GPU and threads.
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))

@@ -31,11 +31,11 @@ from pipeline.vectorize import VectorizeRules
 logger = logging.getLogger("luigi-interface")
 
 
-def told(counts: Mapping[str, int]) -> str:
-    """Counts as a line of the log.
+def told(counts: Mapping[str, int | float]) -> str:
+    """Counts and what was measured as a line of the log.
 
-    >>> told({"tiles": 6, "on_nodata": 2})
-    'tiles 6, on nodata 2'
+    >>> told({"tiles": 6, "on_nodata": 2, "tiles_per_s": 0.51})
+    'tiles 6, on nodata 2, tiles per s 0.51'
     """
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
 

@@ -140,7 +140,7 @@ class Step(luigi.Task):
             (scratch / "run.json").write_text(finished().model_dump_json(indent=1))
 
     @contextmanager
-    def finishing(self, record: Path) -> Iterator[dict[str, int]]:
+    def finishing(self, record: Path) -> Iterator[dict[str, int | float]]:
         """Work that resumes in place; the run record, written last, says that it is whole.
 
         The counts put into the mapping go into the record.
@@ -164,7 +164,7 @@ class Step(luigi.Task):
     def _watched(self):
         """Counts to fill, and a function that closes the work: its record, if no input changed."""
         self._told = Telling()
-        before, counts = self.digest, dict[str, int]()
+        before, counts = self.digest, dict[str, int | float]()
         watch = Stopwatch(type(self).__name__, getattr(self, "image_id", None), before)
 
         def finished() -> RunRecord:
