@@ -22,7 +22,7 @@ demo: .venv/installed  ## paint five villages, learn on four, map the fifth, sco
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
 	$(BIN)/python -m pipeline.summary demo scene_042
 
-# What the tests need from Debian (PostGIS, Chromium): installed where it is missing and we are root.
+# What the tests need from Debian (PostGIS, Chromium, QGIS): installed where it is missing and we are root.
 system: .venv/installed
 	$(BIN)/python tests/system_packages.py
 

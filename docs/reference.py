@@ -74,7 +74,7 @@ def artifacts_page() -> str:
         Cut: "",
         Estimate: "",
         Reliability: "",
-        Building: "output/<image>.geojson, .gpkg, .parquet: properties of a building",
+        Building: "output/<image>.geojson, .gpkg, .parquet, .fgb: properties of a building",
         Evaluation: "output/<image>.report.json",
         evaluate.ImageScore: "",
         evaluate.Counts: "",

@@ -360,9 +360,6 @@ warmup_steps = 60
 
 [Inference]
 shards = 2
-
-[Aggregation]
-formats = ["csv", "geojson", "gpkg"]
 """
 
 

@@ -373,7 +373,7 @@ class Aggregation(Section):
                 "unknown formats" if self.formats else "no format",
                 where="[Aggregation] formats",
                 found=unknown if self.formats else list(self.formats),
-                remedy=f"Known are {', '.join(FORMATS)}.",
+                remedy=f"Known are {', '.join(FORMATS)}; ExportImage writes the GeoPackage.",
             )
         for name, value in self.score_thresholds.items():
             if type(value) not in (int, float) or not 0 <= value <= 1:

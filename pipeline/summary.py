@@ -19,8 +19,13 @@ RESULTS = {
     ".html": "the map and the numbers on one page: open it in a browser",
     ".geojson": "the buildings, for QGIS",
     ".csv": "the buildings, as the challenge asks for them",
-    ".gpkg": "the buildings as a GeoPackage",
+    ".qgs": "a project for QGIS: buildings, tiles, labels and what to review",
+    ".gpkg": "its layers, with their styles",
     ".parquet": "the buildings as GeoParquet",
+    ".fgb": "the buildings as FlatGeobuf",
+    ".shp": "the buildings as a shapefile",
+    ".pmtiles": "the buildings as tiles for a web map",
+    ".mbtiles": "the buildings as tiles for a web map",
     ".report.json": "the metric",
 }
 

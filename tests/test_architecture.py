@@ -30,7 +30,8 @@ FLOORS = [
     }
     | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"}
     | {"pipeline.training_curves", "pipeline.split"},
-    {"pipeline.frames", "pipeline.evidence", "pipeline.clipping", "pipeline.painting", "pipeline.rounding"},
+    {"pipeline.frames", "pipeline.evidence", "pipeline.clipping", "pipeline.painting", "pipeline.rounding"}
+    | {"pipeline.styles", "pipeline.qml"},
     {"pipeline.checks"},
     {
         "pipeline.pace",

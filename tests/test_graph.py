@@ -94,6 +94,7 @@ def test_the_graph_publishes_what_it_promises(built):
     output = built / "output"
     names = {path.name for path in output.iterdir()}
     assert {"scene_042.csv", "scene_042.geojson", "scene_042.report.json", "scene_042.html"} <= names
+    assert {"scene_042.gpkg", "scene_042.qgs", "scene_042.stac.json"} <= names
     assert not [path for path in built.rglob(".*") if path.is_dir() or path.suffix == ".json"]
     assert validate_csv(output / "scene_042.csv", width=512, height=448) == []
     buildings = pyogrio.read_dataframe(output / "scene_042.geojson")
@@ -130,7 +131,7 @@ def test_edited_test_labels_rerun_what_depends_on_them(workspace):
     content["features"][0]["properties"]["condition"] = "Foundation"
     path.write_text(json.dumps(content))
     process = run_luigi(workspace, "ReportImage", "--image-id", "scene_042")
-    assert sorted(tasks_run(process)) == ["EvaluateImage", "ReportImage"]
+    assert sorted(tasks_run(process)) == ["EvaluateImage", "ExportImage", "ReportImage"]
     process = run_luigi(workspace, "LoadLabels", "--image-id", "scene_042")
     assert tasks_run(process) == ["LoadLabels"]
 

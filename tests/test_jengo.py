@@ -52,7 +52,6 @@ device = cpu
 detections_per_tile = 12
 
 [Aggregation]
-formats = ["csv", "geojson", "gpkg"]
 score_thresholds = {"open": 0.0, "roofed": 0.0}
 """
 

@@ -1,4 +1,4 @@
-"""Buildings as GeoJSON, GeoPackage and GeoParquet: what the specifications ask, and the same bytes twice."""
+"""Buildings in every format: what the specifications ask, that they come back, and the same bytes twice."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ import pytest
 import shapely
 from pyarrow import parquet
 
-from pipeline.outputs import (
-    RAW,
-    Building,
-    building_columns,
-    building_frame,
-    write_geojson,
-    write_gpkg,
-    write_parquet,
-)
+from pipeline.outputs import RAW, WRITERS, Building, building_columns, building_frame, write_geojson
+from pipeline.outputs.formats import FIELD_NAME_BYTES, shapefile_names
+from pipeline.outputs.geopackage import write_gpkg
+from pipeline.outputs.qgis import layer_styles
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 ORDER = [
@@ -105,16 +100,7 @@ def test_one_feature_per_line(tmp_path):
     assert json.loads(lines[2].rstrip(","))["properties"]["building_id"] == 2
 
 
-def geojson(path, frames):
-    write_geojson(path, iter(frames))
-
-
-def gpkg(path, frames):
-    write_gpkg(path, iter(frames), CATEGORIES, "EPSG:32737")
-
-
-def geoparquet(path, frames):
-    write_parquet(path, iter(frames), CATEGORIES, "EPSG:32737")
+CRS = "EPSG:32737"
 
 
 def batches(n):
@@ -122,64 +108,96 @@ def batches(n):
     return [frame(n), frame(n, first_id=n + 1)] if n else []
 
 
-@pytest.mark.parametrize("write", [geojson, gpkg, geoparquet])
-@pytest.mark.parametrize("n", [0, 3])
-def test_the_same_buildings_give_the_same_bytes(tmp_path, write, n):
-    write(tmp_path / "one.gpkg", batches(n))
-    time.sleep(1.1)
-    write(tmp_path / "two.gpkg", batches(n))
-    assert (tmp_path / "one.gpkg").read_bytes() == (tmp_path / "two.gpkg").read_bytes()
+def write(name, path, frames):
+    if name == "gpkg":
+        write_gpkg(path, iter(frames), CATEGORIES, CRS, styles=layer_styles(CATEGORIES))
+    else:
+        WRITERS[name](path, iter(frames), CATEGORIES, CRS)
+
+
+@pytest.mark.parametrize("name", ["gpkg", *WRITERS])
+def test_the_same_buildings_give_the_same_bytes(tmp_path, name):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write(name, tmp_path / folder / f"b.{name}", batches(3))
+        time.sleep(1.1 if folder == "one" else 0)
+    files = sorted((tmp_path / "one").iterdir())
+    assert f"b.{name}" in {path.name for path in files}
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("n", [0, 3])
-def test_geopackage_and_geoparquet_come_back(tmp_path, n):
-    gpkg(tmp_path / "buildings.gpkg", batches(n))
-    geoparquet(tmp_path / "buildings.parquet", batches(n))
+@pytest.mark.parametrize("name", ["gpkg", "parquet", "fgb", "shp"])
+def test_buildings_come_back(tmp_path, name, n):
+    path = tmp_path / f"b.{name}"
+    write(name, path, batches(n))
+    back = geopandas.read_parquet(path) if name == "parquet" else geopandas.read_file(path)
+    assert back.crs == CRS
+    short = shapefile_names(ORDER) if name == "shp" else dict(zip(ORDER, ORDER, strict=True))
+    assert [column for column in back.columns if column not in ("geometry", "bbox")] == list(short.values())
     expected = [polygon for batch in batches(n) for polygon in batch.geometry]
-    for back in (
-        geopandas.read_file(tmp_path / "buildings.gpkg", layer="buildings"),
-        geopandas.read_parquet(tmp_path / "buildings.parquet"),
-    ):
-        assert back.crs == "EPSG:32737"
-        assert [name for name in back.columns if name not in ("geometry", "bbox")] == ORDER
-        assert shapely.equals(np.array(back.geometry, dtype=object), np.array(expected, dtype=object)).all()
-        assert back["building_id"].tolist() == list(range(1, 2 * n + 1))
-        assert back["class_name"].tolist() == ["completed"] * 2 * n
-    for layer in ("buildings", "raw_outlines"):
-        assert pyogrio.read_info(tmp_path / "buildings.gpkg", layer=layer)["geometry_type"] == "Polygon"
+    order = np.argsort(back[short["building_id"]].to_numpy())  # FlatGeobuf sorts by place
+    back = back.iloc[order]
+    shapes = np.array(back.geometry, dtype=object)
+    assert shapely.equals(shapes, np.array(expected, dtype=object)).all() and len(shapes) == 2 * n
+    assert back[short["building_id"]].tolist() == list(range(1, 2 * n + 1))
+    assert back[short["class_name"]].tolist() == ["completed"] * 2 * n
+    assert back[short["conf_completed"]].tolist() == [0.93] * 2 * n
+
+
+@pytest.mark.parametrize("name", ["pmtiles", "mbtiles"])
+def test_map_tiles_hold_every_building_near_its_place(tmp_path, name):
+    path = tmp_path / f"b.{name}"
+    write(name, path, batches(3))
+    back = pyogrio.read_dataframe(path)
+    assert set(back["building_id"]) == set(range(1, 7))
+    assert set(ORDER) < set(back.columns)
+    moved = back.dissolve("building_id").to_crs(CRS).geometry
+    first = frame(1).geometry.iloc[0]
+    assert moved.loc[1].hausdorff_distance(first) < 0.2
+    write(name, tmp_path / f"none.{name}", [frame(0)])
+    assert not (tmp_path / f"none.{name}").exists(), "nothing to tile"
+
+
+def test_shapefile_names_are_short_and_all_different():
+    columns = [*ORDER, "conf_foundations", "conf_foundationally", "conf_дом_недостроенный"]
+    names = shapefile_names(columns)
+    assert len({name.lower() for name in names.values()}) == len(columns)
+    assert all(len(name.encode()) <= FIELD_NAME_BYTES for name in names.values())
 
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_the_geopackage_keeps_the_outlines_as_they_were_found(tmp_path, n):
-    gpkg(tmp_path / "buildings.gpkg", batches(n))
-    raw = geopandas.read_file(tmp_path / "buildings.gpkg", layer="raw_outlines")
+    write("gpkg", tmp_path / "b.gpkg", batches(n))
+    raw = geopandas.read_file(tmp_path / "b.gpkg", layer="raw_outlines")
     expected = [polygon for batch in batches(n) for polygon in batch[RAW]]
-    assert raw.crs == "EPSG:32737" and list(raw.columns) == ["building_id", "geometry"]
+    assert raw.crs == CRS and list(raw.columns) == ["building_id", "geometry"]
     assert raw["building_id"].tolist() == list(range(1, 2 * n + 1))
     assert shapely.equals(np.array(raw.geometry, dtype=object), np.array(expected, dtype=object)).all()
+    for layer in ("buildings", "raw_outlines"):
+        assert pyogrio.read_info(tmp_path / "b.gpkg", layer=layer)["geometry_type"] == "Polygon"
 
 
 def test_geoparquet_is_found_by_its_box(tmp_path):
-    geoparquet(tmp_path / "buildings.parquet", batches(3))
-    geo = json.loads(parquet.read_metadata(tmp_path / "buildings.parquet").metadata[b"geo"])
+    write("parquet", tmp_path / "b.parquet", batches(3))
+    geo = json.loads(parquet.read_metadata(tmp_path / "b.parquet").metadata[b"geo"])
     assert geo["columns"]["geometry"]["bbox"] == frame(3).total_bounds.tolist()
-    near = geopandas.read_parquet(
-        tmp_path / "buildings.parquet", bbox=(534_000, 9_365_000, 534_001, 9_365_001)
-    )
+    near = geopandas.read_parquet(tmp_path / "b.parquet", bbox=(534_000, 9_365_000, 534_001, 9_365_001))
     assert near["building_id"].tolist() == [1, 4]
 
 
 def test_writing_leaves_gdals_options_as_they_were(tmp_path):
-    gpkg(tmp_path / "buildings.gpkg", [frame(1)])
+    write("gpkg", tmp_path / "b.gpkg", [frame(1)])
     assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") is None
 
 
 def test_no_batches_at_all(tmp_path):
-    assert write_geojson(tmp_path / "buildings.geojson", []) == 0
-    assert json.loads((tmp_path / "buildings.geojson").read_text())["features"] == []
+    assert write_geojson(tmp_path / "b.geojson", []) == 0
+    assert json.loads((tmp_path / "b.geojson").read_text())["features"] == []
 
 
 def test_no_building_is_an_empty_frame():
     empty = frame(0)
     assert list(empty.columns) == [*ORDER, "geometry", RAW]
-    assert empty.crs == "EPSG:32737"
+    assert empty.crs == CRS

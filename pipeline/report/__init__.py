@@ -20,7 +20,7 @@ from pipeline.report.context import MAX_PAGE_MIB, Picture, ReportContext
 from pipeline.report.gallery import Crop, Gallery, choose_galleries
 from pipeline.report.page import render_report
 from pipeline.report.pyramid import Pyramid, build_pyramid
-from pipeline.report.styles import LINES
+from pipeline.styles import LINES
 
 __all__ = [
     "LINES",

@@ -164,6 +164,6 @@ def _hand_over(context: ReportContext) -> Iterator[Advice]:
     if len(context.polygons_px):
         yield Advice(
             "Open it in QGIS",
-            "The GeoPackage comes with its colours, the tiles and what to review; beside it lies a project.",
-            '[Aggregation] formats = ["csv", "geojson", "gpkg"]',
+            "The project opens the map over the image, with the tiles, the labels and what to review.",
+            f"{context.image_id}.qgs",
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pipeline.metrics import PrecisionRecall
-    from pipeline.report.styles import Style
+    from pipeline.styles import Style
     from pipeline.temperature import Reliability
     from pipeline.training_curves import Curve
 

@@ -20,9 +20,9 @@ from pipeline.report.advice import advise
 from pipeline.report.context import Picture, ReportContext
 from pipeline.report.gallery import Crop, Gallery
 from pipeline.report.outcomes import WORDS, outcomes
-from pipeline.report.styles import Style, category_styles
 from pipeline.report.vectors import Layer, map_layer, svg_path
 from pipeline.report.work import work_of
+from pipeline.styles import Style, category_styles
 
 PACKAGE = resources.files(__package__)
 

@@ -6,6 +6,7 @@ the published files are written from those tables, so that no step holds all bui
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ import numpy as np
 from pipeline.calibration import Calibration
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.frames import crs_to_px, ground_areas, px_to_crs, reproject
-from pipeline.outputs import LONLAT, building_frame, write_geojson, write_gpkg, write_parquet
+from pipeline.outputs import LONLAT, WRITERS, building_frame
 from pipeline.polygons import clip_to_frame
 from pipeline.regularize import RegularizeRules, regularize_stream
 from pipeline.schema import TileIndex
@@ -39,6 +40,7 @@ def aggregate_image(
     folder: Path,
     progress: Progress,
     large: Path | None = None,
+    table: Path | None = None,
 ) -> dict[str, int]:
     """Writes <image_id>.csv, .geojson and what else is asked for into `folder`; returns counts.
 
@@ -51,14 +53,15 @@ def aggregate_image(
         folder: an existing folder to write into.
         progress: told after every row of tiles.
         large: folder with the detections of coarser windows, None where there are none.
+        table: an empty folder for the buildings as `read_parts` reads them; None to keep none.
     """
     merging = aggregation.rules(MergeRules)
     rows = DetectionRows(index, detections, large, categories, merging.gap_px, progress)
     index = index.model_copy(update={"tiles": rows.tiles})
     counts = {"merged": 0, "buildings": 0}
     limits = np.array([selection.thresholds[name] for name in categories])
-    spool = folder / "spool"
-    spool.mkdir()
+    spool = table or folder / "spool"
+    spool.mkdir(exist_ok=True)
     merged = _tempered(merge_stream(rows, rows.windows, merging), selection.temperature)
     kept = _kept(merged, index, limits, aggregation.min_area_m2, counts)
     for number, outlined in enumerate(_outlined(kept, index, aggregation.rules(RegularizeRules))):
@@ -67,9 +70,8 @@ def aggregate_image(
         if len(frame):
             frame.to_parquet(spool / f"{number:06d}.parquet")
     _publish(spool, folder / index.image_id, index, categories, aggregation.formats)
-    for part in spool.iterdir():
-        part.unlink()
-    spool.rmdir()
+    if table is None:
+        shutil.rmtree(spool)
     return {"tiles": len(index.tiles), **rows.counts, **counts}
 
 
@@ -140,12 +142,8 @@ def _frame(
 def _publish(
     spool: Path, stem: Path, index: TileIndex, categories: Sequence[str], formats: Sequence[str]
 ) -> None:
-    def batches() -> Iterator[geopandas.GeoDataFrame]:
-        for part in sorted(spool.iterdir()):
-            yield geopandas.read_parquet(part)
-
     def rows() -> Iterator[Rows]:
-        for frame in batches():
+        for frame in read_parts(spool):
             polygons = frame.geometry.values
             yield Rows(
                 polygons_px=crs_to_px(polygons, index.grid.transform),
@@ -153,14 +151,18 @@ def _publish(
                 probabilities=frame[[f"conf_{name}" for name in categories]].to_numpy(),
             )
 
-    writers = {
-        "csv": lambda path: write_csv(path, rows(), categories),
-        "geojson": lambda path: write_geojson(path, batches()),
-        "gpkg": lambda path: write_gpkg(path, batches(), categories, index.grid.crs),
-        "parquet": lambda path: write_parquet(path, batches(), categories, index.grid.crs),
-    }
     for name in formats:
-        writers[name](stem.with_name(f"{stem.name}.{name}"))
+        path = stem.with_name(f"{stem.name}.{name}")
+        if name == "csv":
+            write_csv(path, rows(), categories)
+        else:
+            WRITERS[name](path, read_parts(spool), categories, index.grid.crs)
+
+
+def read_parts(table: Path) -> Iterator[geopandas.GeoDataFrame]:
+    """The published buildings of an image, frames of `building_frame`, in the order of their ids."""
+    for part in sorted(table.glob("*.parquet")):
+        yield geopandas.read_parquet(part)
 
 
 class Selection(NamedTuple):

@@ -1,8 +1,8 @@
 """The graph: which artifacts there are, what each needs, and one call that makes it.
 
     SourceImage ── TileImage ──┬─────────── InferShard ──┬─ AggregateImage ─┬─ EvaluateImage ─ ReportImage
-    SourceLabels ─ LoadLabels ─┴─ CutTiles       │       │                  └─ Submission
-                                     └─ TrainMaskRCNN ── CalibrateNetwork
+    SourceLabels ─ LoadLabels ─┴─ CutTiles       │       │                  ├─ ExportImage ─────────┘
+                                     └─ TrainMaskRCNN ── CalibrateNetwork   └─ Submission
 
 `SourceWeights` stands for the network and its thresholds where they are given; `FetchImage` comes before
 `SourceImage` where an image of a catalogue is to become a file; `InferLarge` between `InferShard` and
@@ -15,7 +15,8 @@ settings and the inputs' `os.stat`, nothing else.
 
 from pipeline.tasks.detecting import CalibrateNetwork, InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
-from pipeline.tasks.mapping import AggregateImage, EvaluateImage, ReportImage, ReportImages, Submission
+from pipeline.tasks.mapping import AggregateImage, EvaluateImage, Submission
+from pipeline.tasks.publishing import ExportImage, ReportImage, ReportImages
 from pipeline.tasks.reviewing import CheckLabels
 from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "InferLarge",
     "AggregateImage",
     "EvaluateImage",
+    "ExportImage",
     "ReportImage",
     "ReportImages",
     "Submission",

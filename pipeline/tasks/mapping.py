@@ -1,4 +1,4 @@
-"""From detections to a map of buildings, its score, its page and its submission."""
+"""From detections to a map of buildings, its score and its submission."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any
 import luigi
 
 from pipeline import settings
+from pipeline.atomic import atomic
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import SourceError
 from pipeline.metrics import MetricRules
-from pipeline.provenance import RunRecord, read_record
 from pipeline.raster import Imagery
 from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
-from pipeline.steps.reporting import report_image
 from pipeline.steps.submission import submit
-from pipeline.targets import PublishedTarget, Workspace, fingerprint
-from pipeline.tasks.detecting import InferLarge, InferShard, calibrated, network, shards_of, told
+from pipeline.targets import PublishedTarget
+from pipeline.tasks.detecting import InferLarge, InferShard, calibrated, shards_of, told
 from pipeline.tasks.learning import TileImage
 from pipeline.tasks.sources import SourceLabels
 from pipeline.tasks.step import ImageId, ImageStep, Step, digests
@@ -63,13 +62,24 @@ class AggregateImage(ImageStep):
         given = settings.Aggregation().score_thresholds
         return read_selection(calibrated().calibration, given, settings.Labels().names)
 
-    def output(self) -> PublishedTarget:
+    @property
+    def table(self) -> Path:
+        """Folder of the buildings as later tasks read them, with all their columns."""
+        return self.folder("buildings")
+
+    @property
+    def published(self) -> PublishedTarget:
         """The published files."""
         return PublishedTarget(self.workspace.record(self.image_id, "AggregateImage"), self.digest)
 
+    def output(self) -> list[luigi.Target]:
+        """The published files, and the buildings for later tasks."""
+        return [self.published, luigi.LocalTarget(str(self.table))]
+
     def run(self) -> None:
         """Merges the detections across tiles and publishes the buildings."""
-        with self.publishing(self.output()) as (folder, counts):
+        with self.publishing(self.published) as (folder, counts), atomic(self.table) as table:
+            table.mkdir()
             counts |= aggregate_image(
                 self.shards[0].tiles.read(),
                 self.shards[0].detections,
@@ -79,6 +89,7 @@ class AggregateImage(ImageStep):
                 folder,
                 self.progress,
                 self.large.detections if self.large else None,
+                table,
             )
         logger.info("%s: %s", self, told(counts))
 
@@ -131,96 +142,6 @@ class EvaluateImage(ImageStep):
             )
             (folder / self.report.name).write_text(report.model_dump_json(indent=1))
         logger.info("score of %s\n%s", self.image_id, report.table())
-
-
-class ReportImage(ImageStep):
-    """`<image_id>.html`: one page with the map, the metric where there are labels, and what made it."""
-
-    @property
-    def buildings(self) -> AggregateImage:
-        """What the page shows."""
-        return AggregateImage(image_id=self.image_id)
-
-    @property
-    def score(self) -> EvaluateImage | None:
-        """How good it is; None for an image without labels."""
-        return EvaluateImage(image_id=self.image_id) if SourceLabels(image_id=self.image_id).found else None
-
-    def requires(self) -> list[Step]:
-        """The buildings, and their score where there are labels."""
-        return [self.buildings, *([self.score] if self.score else [])]
-
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """Both, and the history beside given weights, which decides nothing else."""
-        history = network().history
-        given: dict[str, Any] = {}
-        if settings.Inference().weights and history.is_file():
-            given["history"] = fingerprint(history)
-        return dict(super().inputs) | given
-
-    def output(self) -> PublishedTarget:
-        """The page."""
-        return PublishedTarget(self.workspace.record(self.image_id, "ReportImage"), self.digest)
-
-    def run(self) -> None:
-        """Draws the page."""
-        score, tiles = self.score, self.buildings.shards[0].tiles
-        judged = (score.report, score.labels.source, score.labels.area) if score else None
-        with self.publishing(self.output()) as (folder, _):
-            page = report_image(
-                tiles.read(),
-                tiles.image.source,
-                settings.Imagery().rules(Imagery),
-                self.buildings.csv,
-                settings.Labels(),
-                self.buildings.selection,
-                network().history,
-                self._records(),
-                judged,
-                tiles.image.credit,
-            )
-            (folder / f"{self.image_id}.html").write_text(page, encoding="utf-8")
-        logger.info("%s: open %s", self, self.workspace.output / f"{self.image_id}.html")
-
-    def _records(self) -> list[RunRecord]:
-        """Run records of everything the page tells of, in the graph's order."""
-        shards = self.buildings.shards
-        paths = [shards[0].tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
-        paths += [Path(shard.output().path) for shard in shards]
-        if self.buildings.large:
-            paths.append(Path(self.buildings.large.output().path))
-        paths += [self.workspace.record(self.image_id, task) for task in ("AggregateImage", "EvaluateImage")]
-        return [record for path in paths if (record := read_record(path))]
-
-
-class ReportImages(luigi.WrapperTask):
-    """The pages of several images, with all that stands behind them; complete when every one is."""
-
-    image_ids = luigi.ListParameter(
-        default=(), description="JSON list of image ids; empty: all of input/test."
-    )
-
-    @property
-    def names(self) -> list[str]:
-        """Ids of the images.
-
-        Raises:
-            SourceError: there are none.
-        """
-        workspace = Workspace(settings.Storage().workspace)
-        names = list(self.image_ids) or workspace.images_of("test")
-        if not names:
-            raise SourceError(
-                "no image to map",
-                where=workspace.root / "input/test/images",
-                remedy="Put images there, or name some.",
-            )
-        return names
-
-    def requires(self) -> list[ReportImage]:
-        """Every page."""
-        return [ReportImage(image_id=name) for name in self.names]
 
 
 class Submission(Step):

@@ -1,0 +1,238 @@
+"""ExportImage: one GeoPackage with everything about an image, a project for QGIS, and a STAC Item."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+
+from pipeline.frames import crs_to_px, grid_lonlat_bounds, px_to_crs, reproject, window_boxes
+from pipeline.outputs import LONLAT
+from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
+from pipeline.outputs.qgis import ProjectImage, layer_styles, project
+from pipeline.outputs.review import MISSED, REASONS, building_reasons, points_on
+from pipeline.outputs.stac import stac_item
+from pipeline.report.outcomes import WORDS, outcomes
+from pipeline.schema import TileIndex
+from pipeline.settings import Labels
+from pipeline.steps.buildings import read_parts
+from pipeline.steps.evaluation import Evaluation, read_sides
+from pipeline.styles import UNKNOWN
+from pipeline.targets import URL_PREFIXES
+
+MEANINGS = {reason.name: reason.meaning for reason in REASONS}
+EDGE_PX = 1.0
+"""Buildings nearer to the image's edge than this are cut by it."""
+
+
+class Judged(NamedTuple):
+    """What an image with labels is told of."""
+
+    csv: Path
+    """The published buildings."""
+    report: Path
+    """report.json."""
+    labels: Path
+    """The label file."""
+    area: Path | None
+    """The labelled ground; None for the whole image."""
+
+
+def export_image(
+    index: TileIndex,
+    source: Path | str,
+    table: Path,
+    labels: Labels,
+    judged: Judged | None,
+    folder: Path,
+    output: Path,
+) -> dict[str, int]:
+    """Writes `<image_id>.gpkg`, `.qgs` and `.stac.json` into `folder`; returns the rows of each layer.
+
+    Args:
+        index: the image's tiles.
+        source: the image.
+        table: folder of the published buildings, a table per batch.
+        labels: the settings that name the categories.
+        judged: the score and what it rests on; None for an image without labels.
+        folder: an existing folder to write into.
+        output: where the files will lie; their paths are relative to it.
+    """
+    grid, names = index.grid, labels.names
+    found, truths = _judgement(judged, labels, index)
+    review, tiles = _walk(table, index, names, found)
+    missed = truths[truths["outcome"] == WORDS["missed"]]
+    review = pd.concat([_missed_points(missed, grid.crs), review], ignore_index=True)
+    layers = {TILES: tiles, LABELS: truths, REVIEW: review}
+    stem = folder / index.image_id
+    write_gpkg(
+        stem.with_name(f"{stem.name}.gpkg"), read_parts(table), names, grid.crs, layers, layer_styles(names)
+    )
+    corners = px_to_crs([shapely.box(0, 0, grid.width, grid.height)], grid.transform)
+    west, south, east, north = shapely.total_bounds(corners).tolist()
+    image = ProjectImage(_project_source(source, output), grid.crs, (west, south, east, north))
+    text = project(f"Buildings in {index.image_id}", f"{index.image_id}.gpkg", names, image)
+    stem.with_name(f"{stem.name}.qgs").write_text(text, encoding="utf-8")
+    counts = {"buildings": int(tiles["buildings"].sum()), "labels": len(truths), "review": len(review)}
+    item = _item(index, source, labels, judged, output, counts)
+    stem.with_name(f"{stem.name}.stac.json").write_text(json.dumps(item, indent=1), encoding="utf-8")
+    return counts
+
+
+def _judgement(
+    judged: Judged | None, labels: Labels, index: TileIndex
+) -> tuple[np.ndarray | None, geopandas.GeoDataFrame]:
+    """Outcome of each building, None where nobody judged, and the labels with theirs."""
+    if judged is None:
+        return None, _label_frame(np.empty(0, dtype=object), [], [], index.grid.crs)
+    sides = read_sides(judged.csv, judged.labels, judged.area, labels)
+    score = Evaluation.model_validate_json(judged.report.read_bytes()).score
+    found, labelled = outcomes(len(sides.judged), len(sides.truths), score.matches, sides.judged)
+    names = [labels.names[category] if category >= 0 else UNKNOWN for category in sides.known.tolist()]
+    truths = reproject(sides.truths, LONLAT, index.grid.crs)
+    return found, _label_frame(truths, names, [WORDS[one] for one in labelled], index.grid.crs)
+
+
+def _label_frame(
+    truths: np.ndarray, names: Sequence[str], told: Sequence[str], crs: str
+) -> geopandas.GeoDataFrame:
+    columns = {
+        "label_id": np.arange(1, len(truths) + 1),
+        "class_name": pd.Series(list(names), dtype="str"),
+        "outcome": pd.Series(list(told), dtype="str"),
+    }
+    frame = geopandas.GeoDataFrame(columns, geometry=truths, crs=crs)
+    polygonal = np.isin(shapely.get_type_id(truths), (3, 6)) & ~shapely.is_empty(truths)
+    return frame[polygonal]
+
+
+def _walk(
+    table: Path, index: TileIndex, names: Sequence[str], found: np.ndarray | None
+) -> tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]:
+    """Review points of the buildings, and the tiles with what is in them; one batch in memory at a time."""
+    grid = index.grid
+    tile_rows = {tile.tile_id: row for row, tile in enumerate(index.tiles)}
+    counts, sums = np.zeros(len(index.tiles), dtype=np.int64), np.zeros(len(index.tiles))
+    inside = shapely.box(EDGE_PX, EDGE_PX, grid.width - EDGE_PX, grid.height - EDGE_PX)
+    points = [_point_frame(grid.crs)]
+    for batch in read_parts(table):
+        rows = np.array([tile_rows.get(tile, -1) for tile in batch["tile_id"]], dtype=np.int64)
+        known = rows >= 0  # coarser windows are no tiles
+        np.add.at(counts, rows[known], 1)
+        np.add.at(sums, rows[known], batch["confidence"].to_numpy()[known])
+        polygons = batch.geometry.to_numpy()
+        told = (
+            np.full(len(batch), "", dtype=object)
+            if found is None
+            else found[batch["building_id"].to_numpy() - 1]
+        )
+        reasons = building_reasons(
+            batch[[f"conf_{name}" for name in names]].to_numpy(),
+            told,
+            (batch["merge_status"] == "fragment").to_numpy(),
+            ~shapely.contains_properly(inside, crs_to_px(polygons, grid.transform)),
+        )
+        asked = batch[reasons != ""]
+        points.append(
+            _point_frame(
+                grid.crs,
+                reasons[reasons != ""],
+                asked["building_id"].to_list(),
+                asked["class_name"].to_list(),
+                asked["confidence"].to_list(),
+                points_on(asked.geometry.to_numpy()),
+            )
+        )
+    return pd.concat(points, ignore_index=True), _tile_frame(index, counts, sums)
+
+
+def _point_frame(
+    crs: str,
+    reasons: Sequence[str] | np.ndarray = (),
+    building_ids: Sequence[int] = (),
+    class_names: Sequence[str] = (),
+    confidences: Sequence[float] = (),
+    points: Sequence[shapely.Geometry] | np.ndarray = (),
+    label_ids: Sequence[int] = (),
+) -> geopandas.GeoDataFrame:
+    """Review points of buildings, or of labels where these are given instead."""
+    n = len(reasons)
+    columns = {
+        "reason": pd.Series(list(reasons), dtype="str"),
+        "meaning": pd.Series([MEANINGS[reason] for reason in reasons], dtype="str"),
+        "building_id": _numbers(building_ids, n),
+        "label_id": _numbers(label_ids, n),
+        "class_name": pd.Series(list(class_names), dtype="str"),
+        "confidence": np.array(list(confidences) or [np.nan] * n, dtype=np.float64),
+        "done": np.zeros(n, dtype=bool),
+    }
+    return geopandas.GeoDataFrame(columns, geometry=np.array(points, dtype=object), crs=crs)
+
+
+def _numbers(given: Sequence[int], n: int) -> pd.arrays.IntegerArray:
+    """N whole numbers, or n times nothing where none are given."""
+    return pd.array(list(given) if given else [pd.NA] * n, dtype=pd.Int64Dtype())
+
+
+def _missed_points(missed: geopandas.GeoDataFrame, crs: str) -> geopandas.GeoDataFrame:
+    return _point_frame(
+        crs,
+        [MISSED.name] * len(missed),
+        class_names=missed["class_name"].to_list(),
+        points=points_on(missed.geometry.to_numpy()),
+        label_ids=missed["label_id"].to_list(),
+    )
+
+
+def _tile_frame(index: TileIndex, counts: np.ndarray, sums: np.ndarray) -> geopandas.GeoDataFrame:
+    boxes = window_boxes([tile.window for tile in index.tiles])
+    columns = {
+        "tile_id": pd.Series([tile.tile_id for tile in index.tiles], dtype="str"),
+        "status": pd.Series(np.where(counts > 0, "buildings", "nothing found"), dtype="str"),
+        "buildings": counts,
+        "mean_confidence": np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0),
+        "valid_share": [tile.valid_share for tile in index.tiles],
+    }
+    return geopandas.GeoDataFrame(
+        columns, geometry=px_to_crs(boxes, index.grid.transform), crs=index.grid.crs
+    )
+
+
+def _project_source(source: Path | str, output: Path) -> str:
+    """How QGIS opens the image: a path relative to the project, or GDAL's name of a URL."""
+    if str(source).startswith(URL_PREFIXES):
+        return f"/vsicurl/{source}"
+    return os.path.relpath(source, output)
+
+
+def _item(
+    index: TileIndex,
+    source: Path | str,
+    labels: Labels,
+    judged: Judged | None,
+    output: Path,
+    counts: dict[str, int],
+) -> dict:
+    """The image's STAC Item."""
+
+    def link(path: Path | str) -> str:
+        return str(path) if str(path).startswith(URL_PREFIXES) else os.path.relpath(path, output)
+
+    stem = index.image_id
+    assets = {"image": link(source)}
+    if judged is not None:
+        assets |= {"labels": link(judged.labels), "report": f"{stem}.report.json"}
+    assets |= {"buildings_csv": f"{stem}.csv", "buildings": f"{stem}.gpkg", "project": f"{stem}.qgs"}
+    footprint = shapely.box(*(round(value, 8) for value in grid_lonlat_bounds(index.grid)))
+    told = {name: count for name, count in counts.items() if name != "review"}
+    grid = index.grid
+    return stac_item(
+        stem, footprint, grid.observed, grid.ground_m_per_px[0], grid.crs, assets, told, labels.names
+    )

@@ -1,0 +1,172 @@
+"""From a map to what people open: a GeoPackage with a project for QGIS, and a page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline import settings
+from pipeline.errors import SourceError
+from pipeline.provenance import RunRecord, read_record
+from pipeline.raster import Imagery
+from pipeline.steps.exporting import Judged, export_image
+from pipeline.steps.reporting import report_image
+from pipeline.targets import PublishedTarget, Workspace, fingerprint
+from pipeline.tasks.detecting import network, told
+from pipeline.tasks.learning import TileImage
+from pipeline.tasks.mapping import AggregateImage, EvaluateImage
+from pipeline.tasks.sources import SourceLabels
+from pipeline.tasks.step import ImageStep, Step
+
+logger = logging.getLogger("luigi-interface")
+
+
+class ExportImage(ImageStep):
+    """`<image_id>.gpkg`, `.qgs`, `.stac.json`: the map, tiles, labels and what to review, for QGIS."""
+
+    sections = (settings.Labels,)
+
+    @property
+    def tiles(self) -> TileImage:
+        """The tiles, a layer of their own."""
+        return TileImage(image_id=self.image_id)
+
+    @property
+    def buildings(self) -> AggregateImage:
+        """What is handed over."""
+        return AggregateImage(image_id=self.image_id)
+
+    @property
+    def score(self) -> EvaluateImage | None:
+        """What labels say of it; None for an image without labels."""
+        return EvaluateImage(image_id=self.image_id) if SourceLabels(image_id=self.image_id).found else None
+
+    def requires(self) -> list[Step]:
+        """Tiles and buildings, and their score where there are labels."""
+        return [self.tiles, self.buildings, *([self.score] if self.score else [])]
+
+    def output(self) -> PublishedTarget:
+        """The published files."""
+        return PublishedTarget(self.workspace.record(self.image_id, "ExportImage"), self.digest)
+
+    def run(self) -> None:
+        """Writes the files."""
+        score = self.score
+        judged = (
+            Judged(self.buildings.csv, score.report, score.labels.source, score.labels.area)
+            if score
+            else None
+        )
+        with self.publishing(self.output()) as (folder, counts):
+            counts |= export_image(
+                self.tiles.read(),
+                self.tiles.image.source,
+                self.buildings.table,
+                settings.Labels(),
+                judged,
+                folder,
+                self.workspace.output,
+            )
+        logger.info("%s: %s", self, told(counts))
+
+
+class ReportImage(ImageStep):
+    """`<image_id>.html`: one page with the map, the metric where there are labels, and what made it."""
+
+    @property
+    def buildings(self) -> AggregateImage:
+        """What the page shows."""
+        return AggregateImage(image_id=self.image_id)
+
+    @property
+    def exported(self) -> ExportImage:
+        """What goes to other tools with it."""
+        return ExportImage(image_id=self.image_id)
+
+    @property
+    def score(self) -> EvaluateImage | None:
+        """How good it is; None for an image without labels."""
+        return EvaluateImage(image_id=self.image_id) if SourceLabels(image_id=self.image_id).found else None
+
+    def requires(self) -> list[Step]:
+        """The buildings, their score where there are labels, and what goes to other tools."""
+        return [self.buildings, *([self.score] if self.score else []), self.exported]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Both, and the history beside given weights, which decides nothing else."""
+        history = network().history
+        given: dict[str, Any] = {}
+        if settings.Inference().weights and history.is_file():
+            given["history"] = fingerprint(history)
+        return dict(super().inputs) | given
+
+    def output(self) -> PublishedTarget:
+        """The page."""
+        return PublishedTarget(self.workspace.record(self.image_id, "ReportImage"), self.digest)
+
+    def run(self) -> None:
+        """Draws the page."""
+        score, tiles = self.score, self.buildings.shards[0].tiles
+        judged = (score.report, score.labels.source, score.labels.area) if score else None
+        with self.publishing(self.output()) as (folder, _):
+            page = report_image(
+                tiles.read(),
+                tiles.image.source,
+                settings.Imagery().rules(Imagery),
+                self.buildings.csv,
+                settings.Labels(),
+                self.buildings.selection,
+                network().history,
+                self._records(),
+                judged,
+                tiles.image.credit,
+            )
+            (folder / f"{self.image_id}.html").write_text(page, encoding="utf-8")
+        logger.info("%s: open %s", self, self.workspace.output / f"{self.image_id}.html")
+
+    def _records(self) -> list[RunRecord]:
+        """Run records of everything the page tells of, in the graph's order."""
+        shards = self.buildings.shards
+        paths = [shards[0].tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
+        paths += [Path(shard.output().path) for shard in shards]
+        if self.buildings.large:
+            paths.append(Path(self.buildings.large.output().path))
+        paths += [
+            self.workspace.record(self.image_id, task)
+            for task in ("AggregateImage", "EvaluateImage", "ExportImage")
+        ]
+        return [record for path in paths if (record := read_record(path))]
+
+
+class ReportImages(luigi.WrapperTask):
+    """The pages of several images, with all that stands behind them; complete when every one is."""
+
+    image_ids = luigi.ListParameter(
+        default=(), description="JSON list of image ids; empty: all of input/test."
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the images.
+
+        Raises:
+            SourceError: there are none.
+        """
+        workspace = Workspace(settings.Storage().workspace)
+        names = list(self.image_ids) or workspace.images_of("test")
+        if not names:
+            raise SourceError(
+                "no image to map",
+                where=workspace.root / "input/test/images",
+                remedy="Put images there, or name some.",
+            )
+        return names
+
+    def requires(self) -> list[ReportImage]:
+        """Every page."""
+        return [ReportImage(image_id=name) for name in self.names]

@@ -1,0 +1,193 @@
+"""What goes to other tools: the GeoPackage's layers, the project in the real QGIS, the STAC Item."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import pystac
+import pytest
+import rasterio
+import shapely
+from rasterio.transform import from_origin
+from test_buildings import write as write_detections
+
+from pipeline.metrics import MetricRules
+from pipeline.raster import Imagery
+from pipeline.settings import Aggregation, Labels, Tiling
+from pipeline.steps.buildings import Selection, aggregate_image
+from pipeline.steps.evaluation import evaluate_image
+from pipeline.steps.exporting import Judged, export_image
+from pipeline.steps.tiles import tile_image
+
+CRS, LEFT, TOP, METRES = "EPSG:32737", 533000.0, 9367000.0, 0.25
+SURE, UNSURE, TORN = [0.02, 0.03, 0.93], [0.1, 0.1, 0.42], [0.05, 0.42, 0.5]
+RENDER = Path(__file__).with_name("qgis_render.py")
+DEBIANS_PYTHON = Path("/usr/bin/python3")
+
+
+def told(share, text):
+    pass
+
+
+@pytest.fixture
+def village(tmp_path):
+    """Two tiles; a house that is right, one unsure and false, one torn and mistaken, one missed."""
+    pixels = np.full((3, 200, 350), 120, dtype=np.uint8)
+    image = tmp_path / "input" / "test" / "images" / "a.tif"
+    image.parent.mkdir(parents=True)
+    place = {"crs": CRS, "transform": from_origin(LEFT, TOP, METRES, METRES)}
+    with rasterio.open(
+        image, "w", driver="GTiff", dtype="uint8", count=3, height=200, width=350, **place
+    ) as dst:
+        dst.write(pixels)
+
+    class Small(Tiling):
+        tile_size, overlap = "200", "50"
+
+    index = tile_image("a", image, Imagery(), Small(), told)
+    found = {(10, 60): SURE, (100, 60): UNSURE, (220, 60): TORN, (310, 150): SURE}
+    detections = tmp_path / "detections"
+    detections.mkdir()
+    for tile in index.tiles:
+        left = tile.window.col_off
+        inside = [
+            (shapely.box(x - left, y, x - left + 40, y + 40), probabilities)
+            for (x, y), probabilities in found.items()
+            if left <= x and x + 40 <= left + 200
+        ]
+        write_detections(detections, tile, [box for box, _ in inside], [p for _, p in inside])
+    return tmp_path, image, index, detections
+
+
+def export(village, folder, labels=True):
+    root, image, index, detections = village
+    output, table = root / folder, root / f"{folder}-table"
+    output.mkdir()
+    table.mkdir()
+    limits = Selection(1.0, dict.fromkeys(Labels().names, 0.3))
+    aggregate_image(index, detections, Labels().names, limits, Aggregation(), output, told, None, table)
+    judged = None
+    if labels:
+        path = root / "input" / "labels.geojson"
+        boxes = [(10, 60), (220, 60), (140, 150), (310, 150)]
+        places, side = np.array(boxes) * METRES, 40 * METRES
+        geometry = [shapely.box(LEFT + x, TOP - y - side, LEFT + x + side, TOP - y) for x, y in places]
+        conditions = ["Complete", "Incomplete", "Foundation", None]
+        geopandas.GeoDataFrame({"condition": conditions}, geometry=geometry, crs=CRS).to_file(path)
+        report = output / "a.report.json"
+        evaluation = evaluate_image(
+            index, image, Imagery(), output / "a.csv", path, None, Labels(), MetricRules()
+        )
+        report.write_text(evaluation.model_dump_json())
+        judged = Judged(output / "a.csv", report, path, None)
+    return output, export_image(index, image, table, Labels(), judged, output, output)
+
+
+def layer(output, name):
+    return pyogrio.read_dataframe(output / "a.gpkg", layer=name)
+
+
+def test_one_file_holds_everything_about_an_image(village):
+    output, counts = export(village, "output")
+    names = [name for name, _ in pyogrio.list_layers(output / "a.gpkg")]
+    assert names == ["buildings", "raw_outlines", "tiles", "labels", "review", "layer_styles"]
+    assert counts == {"buildings": 4, "labels": 4, "review": 4}
+    tiles = layer(output, "tiles")
+    assert tiles["status"].tolist() == ["buildings", "buildings"]
+    assert tiles["buildings"].tolist() == [2, 2]
+    assert tiles["mean_confidence"].tolist() == pytest.approx([(0.93 + 0.42) / 2, (0.93 + 0.5) / 2])
+    labels = layer(output, "labels")
+    assert labels["class_name"].tolist() == ["completed", "unfinished", "foundation", "unknown"]
+    assert labels["outcome"].tolist() == ["found", "wrong category", "missed", "found"]
+    assert tiles.crs == labels.crs == layer(output, "review").crs == CRS
+
+
+def test_review_points_lie_on_what_is_to_be_looked_at(village):
+    output, _ = export(village, "output")
+    points, buildings = layer(output, "review"), layer(output, "buildings")
+    assert points["reason"].tolist() == ["missed", "false", "category", "edge"]
+    assert not points["done"].any() and (points["meaning"].str.len() > 10).all()
+    for row in points[points["building_id"].notna()].itertuples():
+        (building,) = buildings[buildings["building_id"] == row.building_id].itertuples()
+        assert building.geometry.contains(row.geometry) and building.confidence == row.confidence
+    missed = layer(output, "labels").query("outcome == 'missed'")
+    assert points["label_id"][0] == missed["label_id"].iloc[0]
+    assert missed.geometry.iloc[0].contains(points.geometry[0])
+
+
+def test_without_labels_doubts_are_left_to_look_at(village):
+    output, counts = export(village, "output", labels=False)
+    assert layer(output, "review")["reason"].tolist() == ["unsure", "undecided", "edge"]
+    assert len(layer(output, "labels")) == 0 and counts["labels"] == 0
+
+
+def test_the_same_image_gives_the_same_files(village):
+    one, _ = export(village, "one")
+    time.sleep(1.1)
+    two, _ = export(village, "two")
+    for name in ("a.gpkg", "a.qgs", "a.stac.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
+    output, _ = export(village, "output")
+    path = output / "a.stac.json"
+    item = pystac.Item.from_file(str(path))
+    assert item.validate() == ["https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"]
+    assert set(item.assets) == {"image", "labels", "report", "buildings_csv", "buildings", "project"}
+    for asset in item.assets.values():
+        assert (output / asset.href).exists(), asset.href
+        assert not asset.href.startswith("/")
+    assert item.properties["gsd"] == pytest.approx(0.25, rel=1e-3)
+    assert item.properties["jengo:buildings"] == 4
+    west, south, east, north = item.bbox
+    assert 39 < west < east < 40 and -6 < south < north < -5
+    content = json.loads(path.read_text())
+    del content["geometry"]
+    with pytest.raises(pystac.errors.STACValidationError):
+        pystac.validation.validate_dict(content)
+
+
+def qgis(output, picture):
+    """What the real QGIS says of a project and of its GeoPackage."""
+    if subprocess.run([DEBIANS_PYTHON, "-c", "import qgis.core"], capture_output=True).returncode:
+        pytest.skip("no python3-qgis: make system, as root on Debian")
+    done = subprocess.run(
+        [DEBIANS_PYTHON, RENDER, output / "a.qgs", output / "a.gpkg", picture],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"QT_QPA_PLATFORM": "offscreen", "HOME": str(output), "XDG_RUNTIME_DIR": str(output)},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_qgis_opens_the_project_as_it_is_meant(village, tmp_path):
+    output, counts = export(village, "output")
+    found, complaints = qgis(output, tmp_path / "map.png")
+    assert "Warning" not in complaints
+    assert (found["read"], found["title"], found["crs"]) == (True, "Buildings in a", CRS)
+    assert all(found["valid"].values()) and len(found["valid"]) == 6
+    assert found["shown"] == ["review", "buildings", "image"]
+    in_project = {name.removesuffix("_of_the_image"): told for name, told in found["layers"].items()}
+    assert {name: told["features"] for name, told in in_project.items()} == {
+        **counts, "raw_outlines": 4, "tiles": 2
+    }  # fmt: skip
+    for name, alone in found["alone"].items():
+        assert alone.pop("loaded"), f"the style of {name} lies in the file"
+        assert alone == in_project[name]
+    buildings = in_project["buildings"]
+    assert buildings["values"] == list(Labels().names)
+    assert '"confidence"' in buildings["opacity"] and '"class_name"' in buildings["tip"]
+    with rasterio.open(tmp_path / "map.png") as src:
+        drawn = src.read([1, 2, 3])
+    assert (drawn.reshape(3, -1) == np.array([[120], [120], [120]])).all(axis=0).mean() > 0.5, "the image"
+    blue = (np.abs(drawn.astype(int) - np.array([86, 180, 233])[:, None, None]) < 40).all(axis=0)
+    assert blue.any(), "completed buildings"
