@@ -1,6 +1,7 @@
 """Several processes that learn as one, each on its own GPU, as `torchrun` starts them.
 
     torchrun --nproc-per-node 4 <program that calls models.train.train>
+    torchrun --nproc-per-node 4 -m luigi --module pipeline TrainMaskRCNN --local-scheduler --no-lock
 
 Every process calls `train` with the same arguments. Each batch is dealt out among them, and losses and
 gradients are means over the batch, whoever holds which of its tiles: the number of processes changes

@@ -26,7 +26,8 @@ class Recipe:
     """How a network is made and trained. Equal recipes on equal tiles give equal weights on a CPU."""
 
     network: Network = "maskrcnn_resnet50_fpn_v2"
-    """The network: torchvision's, a lighter one, or one small enough for a CPU."""
+    """The network: torchvision's; a lighter one; or for a CPU `maskrcnn_resnet50_light`, whose trunk begins
+    with a ResNet-50's weights and needs not learn, and `maskrcnn_small`, which learns from nothing."""
     initial_weights: str = ""
     """What training begins with: empty for none, `imagenet` (backbone) or `coco` (whole network) to
     fetch torchvision's, a file (`.h5` of this package, or `.pth` with a state dict), or the URL of such

@@ -104,6 +104,30 @@ def test_the_graph_publishes_what_it_promises(built):
     assert np.allclose(buildings["conf_completed"], rows.probabilities[:, 2], atol=1e-6)
 
 
+@pytest.mark.slow
+def test_two_processes_train_the_graphs_network(workspace):
+    """As docs/architecture.md says it: `torchrun` starts the task twice, and one network comes of it."""
+    before = set((workspace / "work" / "networks").iterdir())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "luigi", "--module", "pipeline", "TrainMaskRCNN", "--Training-learning-rate", "0.0003"]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [*command, "--local-scheduler", "--no-lock"],
+        cwd=workspace,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout
+    (made,) = set((workspace / "work" / "networks").iterdir()) - before
+    assert {path.name for path in made.iterdir()} >= {"weights.h5", "history.json", "run.json"}
+    assert done.stdout.count("epoch 2/2 done") == 1, "only the first process tells"
+    again = run_luigi(workspace, "TrainMaskRCNN", "--Training-learning-rate", "0.0003")
+    assert tasks_run(again) == []
+
+
 def test_every_tile_has_its_artifact(built):
     (index,) = (built / "work" / "scene_042").glob("tiles-*/tiles.geojson")
     tiles = {feature["properties"]["tile_id"] for feature in json.loads(index.read_text())["features"]}
