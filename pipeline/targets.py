@@ -7,6 +7,7 @@
       work/<image_id>/<kind>-<digest>/                     one folder per artifact and digest
       work/networks/<digest>/                              weights.h5, history.json
       work/calibrations/<digest>/                          thresholds.json
+      work/training_sets/<digest>/                         images, labels, annotations for other networks
       output/<image_id>.csv, .geojson, .report.json, .html what people take
       output/runs/<image_id>.<task>.json                   the run record that stamps them
       review/versions/<image_id>/<version>.gpkg            labels and buildings side by side, for good
@@ -66,6 +67,10 @@ class Workspace:
     def calibration(self, digest: str) -> Path:
         """Path of the folder of a network's thresholds."""
         return self.root / "work" / "calibrations" / digest
+
+    def training_set(self, digest: str) -> Path:
+        """Path of the folder of the training tiles as datasets for other networks."""
+        return self.root / "work" / "training_sets" / digest
 
     def record(self, name: str, task: str) -> Path:
         """Path of the run record that stamps a published result."""

@@ -141,6 +141,19 @@ def test_every_tile_has_its_artifact(built):
             assert detection.score == max(detection.scores.values())
 
 
+def test_training_pairs_go_to_other_networks(built):
+    process = run_luigi(built, "ExportTraining")
+    assert process.returncode == 0, process.stdout
+    assert tasks_run(process) == ["ExportTraining"]
+    (folder,) = (built / "work" / "training_sets").iterdir()
+    pictures, labels = (sorted((folder / kind).rglob("scene_001_*.*")) for kind in ("images", "labels"))
+    (pairs,) = (built / "work" / "scene_001").glob("pairs-*")
+    assert len(pictures) == len(labels) == len(list((pairs / "tiles").iterdir()))
+    content = json.loads((folder / "annotations" / "train.json").read_text())
+    assert all((folder / image["file_name"]).is_file() for image in content["images"])
+    assert content["annotations"]
+
+
 def test_a_second_run_does_nothing(built):
     process = run_luigi(built, "ReportImage", "--image-id", "scene_042")
     assert process.returncode == 0

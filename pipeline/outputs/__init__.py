@@ -8,6 +8,7 @@
     geopackage   buildings, outlines as found, tiles, labels and review points in one file
     qgis         how QGIS shows them, and a project
     stac         image, labels and results as an Item of a catalogue
+    training_sets  the training tiles as COCO and YOLO datasets
 
 The same buildings give the same bytes: nothing written here looks at the clock.
 """

@@ -16,7 +16,7 @@ settings and the inputs' `os.stat`, nothing else.
 from pipeline.tasks.detecting import CalibrateNetwork, InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage, Submission
-from pipeline.tasks.publishing import ExportImage, ReportImage, ReportImages
+from pipeline.tasks.publishing import ExportImage, ExportTraining, ReportImage, ReportImages
 from pipeline.tasks.reviewing import CheckLabels
 from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
@@ -27,6 +27,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "TileImage",
     "LoadLabels",
     "CutTiles",
+    "ExportTraining",
     "TrainMaskRCNN",
     "SourceWeights",
     "CalibrateNetwork",

@@ -1,4 +1,4 @@
-"""From a map to what people open: a GeoPackage with a project for QGIS, and a page."""
+"""What people open and other tools take: a GeoPackage with a project for QGIS, a page, training sets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pipeline.provenance import RunRecord, read_record
 from pipeline.raster import Imagery
 from pipeline.steps.exporting import Judged, export_image
 from pipeline.steps.reporting import report_image
+from pipeline.steps.training_sets import export_training
 from pipeline.targets import PublishedTarget, Workspace, fingerprint
 from pipeline.tasks.detecting import network, told
-from pipeline.tasks.learning import TileImage
+from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage
 from pipeline.tasks.sources import SourceLabels
 from pipeline.tasks.step import ImageStep, Step
@@ -170,3 +171,48 @@ class ReportImages(luigi.WrapperTask):
     def requires(self) -> list[ReportImage]:
         """Every page."""
         return [ReportImage(image_id=name) for name in self.names]
+
+
+class ExportTraining(Step):
+    """`work/training_sets/<digest>/`: the training tiles as a COCO dataset and as one for YOLO."""
+
+    @property
+    def network(self) -> TrainMaskRCNN:
+        """What would learn from the same tiles, on the same sides."""
+        return TrainMaskRCNN()
+
+    def requires(self) -> list[CutTiles]:
+        """The training pairs."""
+        return self.network.pairs
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The training pairs by image, what is held out, and the names."""
+        training = settings.Training()
+        return {pairs.image_id: pairs.digest for pairs in self.network.pairs} | {
+            "held_out": self.network.held_out,
+            "validation_share": training.validation_share,
+            "categories": settings.Labels().names,
+        }
+
+    @property
+    def folder(self) -> Path:
+        """Where the datasets lie."""
+        return self.workspace.training_set(self.digest)
+
+    def output(self) -> luigi.LocalTarget:
+        """The datasets, whole."""
+        return luigi.LocalTarget(str(self.folder / "run.json"))
+
+    def run(self) -> None:
+        """Writes the datasets."""
+        with self.making(self.folder) as folder:
+            counts = export_training(
+                [Path(pairs.output().path).parent for pairs in self.network.pairs],
+                settings.Labels().names,
+                self.network.held_out,
+                settings.Training().validation_share,
+                folder,
+                self.progress,
+            )
+        logger.info("%s: %s; see %s", self, told(counts), self.folder)
