@@ -272,6 +272,16 @@ def test_neighbours_face_to_face_across_a_seam_without_overlap_are_not_matched()
     assert len(found) == 2
 
 
+def test_views_agree_where_masks_can_tell_no_difference():
+    windows = tiling(1792, 1024, 1024, 256)  # a common strip of x 768..1024, trusted from 772 on
+    hall = detections([box(20, 100, 779, 1000), box(768, 100, 798, 1000)], [0, 1])
+    house = detections([box(740, 100, 779, 140), box(768, 100, 798, 140)], [0, 1])
+    # Of either, 7 px reach into the strip here and 26 there: a cell of the hall's mask, many of the house's.
+    found = merge(hall, windows)
+    assert len(found) == 1 and found.tile_counts[0] == 2
+    assert len(merge(house, windows)) == 2
+
+
 def test_nearly_the_same_twice_in_one_tile_is_one():
     polygons = [box(120, 40, 180, 80), box(121, 40, 181, 80), box(120, 41, 180, 81)]
     assert len(merge(detections(polygons, [0, 0, 1]), PAIR)) == 1

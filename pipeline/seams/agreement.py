@@ -16,10 +16,11 @@ import shapely
 from pipeline.polygons import polygonal
 from pipeline.seams.areas import areas_inside
 from pipeline.seams.records import MergeRules, Records
-from pipeline.seams.strips import Strips, common_strips, seen_across
+from pipeline.seams.strips import Strips, common_strips, half_cells, seen_across
 
 MOST = 0.5
 """Share of a detection above which a counterpart has most of it: no two apart from each other can."""
+_ALIKE = 0.9  # share of two views that must lie within half a cell of each other
 _BATCH = 20_000  # pairs whose intersections are in memory at once
 _TOUCH_PX = 0.01  # rounding by which a polygon may leave its window
 
@@ -113,6 +114,7 @@ def find_links(
     plausible[thin] &= ~seen_across(edges, strips.take(thin), low[thin], high[thin], rules)
     first, second, strips = first[plausible], second[plausible], strips.take(plausible)
     links = _compare(polygons, first, second, strips, rules)
+    _allow_for_cells(links, polygons, bounds, strips, rules)
     shared = (links.agreement >= rules.min_agreement) | (
         np.maximum(links.first_share, links.second_share) > MOST
     )
@@ -181,6 +183,27 @@ def _touched(geometries: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _clipped(polygons: np.ndarray, strips: Strips) -> np.ndarray:
     """The parts of the polygons inside their rectangles."""
     return polygonal(shapely.intersection(polygons, shapely.box(*strips.low.T, *strips.high.T)))
+
+
+def _allow_for_cells(
+    links: Links, polygons: np.ndarray, bounds: np.ndarray, strips: Strips, rules: MergeRules
+) -> None:
+    """Let pairs agree, barely, of which one shows no more than the other but what masks cannot tell.
+
+    A mask is no finer than half a cell of its grid, so what little of a hall reaches into a strip may be
+    several times larger in one tile's view than in another's.
+    """
+    held = np.maximum(links.first_share, links.second_share) > MOST
+    rows = np.flatnonzero(held & (links.agreement < rules.min_agreement))
+    one, other = links.first[rows], links.second[rows]
+    reach = np.maximum(half_cells(bounds[one]), half_cells(bounds[other])).max(axis=1)
+    sides = [_clipped(polygons[side], strips.take(rows)) for side in (one, other)]
+    near = [
+        shapely.area(shapely.intersection(side, shapely.buffer(rival, reach, join_style="mitre")))
+        for side, rival in zip(sides, sides[::-1], strict=True)
+    ]
+    alike = sum(near) >= _ALIKE * shapely.area(sides).sum(axis=0)
+    links.agreement[rows[alike]] = rules.min_agreement
 
 
 def _agreement_across(one: np.ndarray, other: np.ndarray, strips: Strips, rules: MergeRules) -> np.ndarray:

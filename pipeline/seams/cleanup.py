@@ -40,7 +40,8 @@ class CleanUp:
         self._trusted = trusted_bounds(edges, rules.sliver_px)
         self._tree = shapely.STRtree(shapely.box(*self._trusted.T))
         self._held = no_buildings()
-        self._bounds = np.empty((0, 4))
+        self._bounds, self._areas = np.empty((0, 4)), np.empty(0)
+        self._rank = np.empty(0, np.int64)  # each building's place from the strongest to the weakest
         self._state = np.empty(0, np.int8)
         self._sent = np.empty(0, bool)
         # The polygons as they will be sent; `_held` keeps what they were before, to cut others by.
@@ -84,9 +85,11 @@ class CleanUp:
         start = len(self._state)
         self._held = Buildings.concatenate([self._held, buildings])
         self._bounds = np.concatenate([self._bounds, shapely.bounds(buildings.polygons).reshape(-1, 4)])
+        self._areas = np.concatenate([self._areas, shapely.area(buildings.polygons)])
         self._state = np.concatenate([self._state, np.full(len(buildings), _OPEN, np.int8)])
         self._sent = np.concatenate([self._sent, np.zeros(len(buildings), bool)])
         self._cut = np.concatenate([self._cut, buildings.polygons])
+        self._rank = self._ranked()
         if len(buildings):
             self._pairs = np.concatenate([self._pairs, self._overlaps(start)])
 
@@ -100,16 +103,15 @@ class CleanUp:
         first, second, low, high = first[possible], second[possible], low[possible], high[possible]
         shared = areas_inside(self._held.polygons, first, second, low, high).shared >= least
         first, second = first[shared], second[shared]
-        rank = self._rank()
-        swap = rank[first] < rank[second]
+        swap = self._rank[first] < self._rank[second]
         return np.column_stack([np.where(swap, second, first), np.where(swap, first, second)])
 
-    def _rank(self) -> np.ndarray:
-        """Each building's place from the strongest to the weakest, by what it is and not by when it came."""
+    def _ranked(self) -> np.ndarray:
+        """int64[n]: the places of the buildings, by what they are and not by when they came."""
         held = self._held
         fragment = held.statuses == STATUSES[FRAGMENT]
         strength = held.probabilities.max(axis=1, initial=0.0)
-        order = np.lexsort((held.tiles, *self._bounds.T, -shapely.area(held.polygons), -strength, fragment))
+        order = np.lexsort((held.tiles, *self._bounds.T, -self._areas, -strength, fragment))
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         return rank
@@ -118,8 +120,7 @@ class CleanUp:
         """Decide every building above the horizon whose stronger neighbours are decided, in rounds."""
         closed = self._bounds[:, 3] < horizon
         if len(self._pairs):
-            rank = self._rank()
-            self._pairs = self._pairs[np.lexsort((rank[self._pairs[:, 1]], self._pairs[:, 0]))]
+            self._pairs = self._pairs[np.lexsort((self._rank[self._pairs[:, 1]], self._pairs[:, 0]))]
         weaker, stronger = self._pairs.T
         while True:
             waits = np.zeros(len(self._state), bool)
@@ -141,7 +142,7 @@ class CleanUp:
         weaker, stronger = pairs.T
         touched, row = np.unique(weaker, return_inverse=True)
         rest = largest_parts(cut_away(self._held.polygons[touched], row, self._held.polygons[stronger]))
-        left = np.nan_to_num(shapely.area(rest)) / shapely.area(self._held.polygons[touched])
+        left = np.nan_to_num(shapely.area(rest)) / self._areas[touched]
         gone = (left <= 1 - self._rules.clean_up_ios) | ~shapely.is_valid(rest)
         gone |= self._glimpses(rest, self._held.tiles[touched], self._held.statuses[touched])
         self._state[touched[gone]] = _GONE
@@ -173,5 +174,6 @@ class CleanUp:
         keep = ~rows
         index = np.cumsum(keep) - 1
         self._held, self._cut = self._held.take(keep), self._cut[keep]
-        self._bounds, self._state, self._sent = self._bounds[keep], self._state[keep], self._sent[keep]
+        self._bounds, self._areas = self._bounds[keep], self._areas[keep]
+        self._state, self._sent = self._state[keep], self._sent[keep]
         self._pairs = index[self._pairs[keep[self._pairs].all(axis=1)]]

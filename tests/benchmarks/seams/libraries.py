@@ -32,7 +32,7 @@ def sahi(name: str, postprocess: type[PostprocessPredictions], which: str) -> Pe
     """One of SAHI's rules with the defaults of its `get_sliced_prediction`."""
     rule = postprocess(match_metric="IOS", match_threshold=0.5, class_agnostic=False)
     how = f"as in get_sliced_prediction: {which} of one category by box IoS >= 0.5, polygons united"
-    return Peer(name, how, lambda predictions, _: rule(predictions), _predictions, _segmentations, seeds=1)
+    return Peer(name, how, lambda predictions, _: rule(predictions), _predictions, _segmentations)
 
 
 def _predictions(detections: Detections, windows: np.ndarray) -> list[ObjectPrediction]:
@@ -67,7 +67,7 @@ def supervision_nmm() -> Peer:
     """supervision's merging with its defaults, on its compact masks: dense ones of an image fit no memory."""
     how = "Detections.with_nmm: compact masks of IoU >= 0.5 of one category"
     return Peer("supervision NMM", how, lambda masks, _: masks.with_nmm(), _masks, _outlines,
-                seeds=1, bears=700)  # fmt: skip
+                bears=700)  # fmt: skip
 
 
 def _masks(detections: Detections, windows: np.ndarray) -> sv.Detections:
@@ -152,7 +152,7 @@ def postgis_self_join(server: Server) -> Peer:
 
     how = "drops what shares over half of the smaller with a more probable one of another tile, in SQL"
     # The server works in a process of its own, so its time is the wall's.
-    return Peer("PostGIS self-join", how, join, load, read, time.perf_counter, seeds=1)
+    return Peer("PostGIS self-join", how, join, load, read, time.perf_counter)
 
 
 def postgis_version(server: Server) -> str:
