@@ -12,14 +12,13 @@ import numpy as np
 import shapely
 
 from pipeline.errors import SettingsError
-from pipeline.frames import lonlat_of_px
 from pipeline.polygons import clip_to_frame, largest_parts
-from pipeline.schema import SCHEMA_VERSION, CoarseTile, Grid, Tile
+from pipeline.schema import DETECTIONS_VERSION, CoarseTile, Grid, Tile
 
 PX_DECIMALS = 1
-"""Of pixels in per-tile JSON: a tenth is finer than any mask's grid."""
-LONLAT_DECIMALS = 6
-"""Of degrees in per-tile JSON: a decimetre."""
+"""Of pixels in per-tile JSON, of small buildings: a tenth is finer than any mask's grid."""
+WHOLE_PX_FROM = 84.0
+"""Shorter side in pixels from which whole pixels do: a cell of the mask is three of them there."""
 READ_AHEAD = 2
 """Batches of tiles that wait for the network at most."""
 _LEAST_CUT_PX2 = 1.0
@@ -111,7 +110,6 @@ def tile_detections(
     tile: Tile | CoarseTile,
     grid: Grid,
     polygons_tile_px: np.ndarray,
-    boxes_tile_px: np.ndarray,
     probabilities: np.ndarray,
     categories: tuple[str, ...],
     model: dict[str, str],
@@ -124,62 +122,52 @@ def tile_detections(
         tile: the tile the network saw.
         grid: the image's frame.
         polygons_tile_px: object[n], Polygon in tile pixels, or None where a mask held nothing.
-        boxes_tile_px: float[n, 4] x1, y1, x2, y2.
         probabilities: float[n, k] in the order of `categories`.
         categories: the k names.
         model: name and weights digest.
         created: ISO 8601.
     """
-    offset = np.array(tile.window[:2], dtype=np.float64)
-    polygons = _rounded(shapely.transform(np.asarray(polygons_tile_px, dtype=object), lambda xy: xy + offset))
+    polygons, whole = _rounded(np.asarray(polygons_tile_px, dtype=object))
     kept = ~shapely.is_missing(polygons)
-    polygons = polygons[kept]
-    boxes = np.asarray(boxes_tile_px, dtype=np.float64)[kept] + np.tile(offset, 2)
-    probabilities = np.asarray(probabilities, dtype=np.float64)[kept].round(4)
-    lonlat = lonlat_of_px(shapely.get_coordinates(shapely.centroid(polygons)), grid.transform, grid.crs)
+    scores = np.asarray(probabilities, dtype=np.float64)[kept].round(4).tolist()
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": DETECTIONS_VERSION,
         "image_id": image_id,
         "tile_id": tile.tile_id,
         "window": list(tile.window),
         "crs": grid.crs,
         "transform": list(grid.transform),
+        "categories": list(categories),
         "model": model,
         "created": created,
         "detections": [
-            {
-                "polygon": outer,
-                "holes": holes,
-                "box": box,
-                "lonlat": point,
-                "score": max(row),
-                "scores": dict(zip(categories, row, strict=True)),
-            }
-            for (outer, *holes), box, point, row in zip(
-                _rings(polygons),
-                boxes.round(PX_DECIMALS).tolist(),
-                lonlat.round(LONLAT_DECIMALS).tolist(),
-                probabilities.tolist(),
-                strict=True,
-            )
+            {"scores": row, "polygon": outer} | ({"holes": holes} if holes else {})
+            for row, (outer, *holes) in zip(scores, _rings(polygons[kept], whole[kept]), strict=True)
         ],
     }
 
 
-def _rounded(polygons: np.ndarray) -> np.ndarray:
-    """The polygons at PX_DECIMALS, valid, None where nothing is left of one."""
-    rounded = shapely.transform(polygons, lambda xy: xy.round(PX_DECIMALS))
+def _rounded(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The polygons as they are written, valid, None where nothing is left; and bool[n], in whole pixels."""
+    bounds = shapely.bounds(polygons).reshape(-1, 4)
+    whole = (bounds[:, 2:] - bounds[:, :2]).min(axis=1) >= WHOLE_PX_FROM
+    xy, owner = shapely.get_coordinates(polygons, return_index=True)
+    numbers = np.where(whole[owner, None], xy.round(), xy.round(PX_DECIMALS))
+    rounded = shapely.set_coordinates(polygons.copy(), numbers)
     broken = ~(shapely.is_valid(rounded) | shapely.is_missing(rounded))
-    rounded[broken] = largest_parts(shapely.set_precision(polygons[broken], 10.0**-PX_DECIMALS))
-    return rounded
+    steps = np.where(whole, 1.0, 10.0**-PX_DECIMALS)
+    rounded[broken] = largest_parts(shapely.set_precision(polygons[broken], steps[broken]))
+    return rounded, whole
 
 
-def _rings(polygons: np.ndarray) -> list[list[list[list[float]]]]:
-    """The closed outer ring of each polygon and its holes, as JSON has them."""
+def _rings(polygons: np.ndarray, whole: np.ndarray) -> list[list[list[float]]]:
+    """The outer ring of each polygon and its holes, as the artifact has them."""
     rings, owners = shapely.get_rings(polygons, return_index=True)
-    points = shapely.get_coordinates(rings).round(PX_DECIMALS).tolist()
-    ends = np.cumsum(shapely.get_num_coordinates(rings)).tolist()
-    found: list[list[list[list[float]]]] = [[] for _ in polygons]
+    # Not minus zero, and integers where all are: shorter by two characters each.
+    xy = shapely.get_coordinates(rings).round(PX_DECIMALS).ravel() + 0.0
+    decimals, integers = xy.tolist(), xy.astype(np.int64).tolist()
+    ends = (2 * np.cumsum(shapely.get_num_coordinates(rings))).tolist()
+    found: list[list[list[float]]] = [[] for _ in polygons]
     for owner, start, end in zip(owners.tolist(), [0, *ends], ends, strict=False):
-        found[owner].append(points[start:end])
+        found[owner].append((integers if whole[owner] else decimals)[start : end - 2])
     return found

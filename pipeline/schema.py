@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SCHEMA_VERSION = 1
 """Raised whenever an artifact changes in a way that an older reader would misread."""
+DETECTIONS_VERSION = 2
+"""The same of per-tile detections, which others than this project may write."""
 
 MergeStatus = Literal["single", "duplicate", "stitched", "fragment"]
 """single: seen by one tile; duplicate: seen whole by one tile, and others agree; stitched: put together
@@ -47,8 +49,8 @@ class Versioned(Artifact):
     @field_validator("schema_version")
     @classmethod
     def _is_ours(cls, version: int) -> int:
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version} instead of {SCHEMA_VERSION}")
+        if version != (ours := cls.model_fields["schema_version"].default):
+            raise ValueError(f"schema version {version} instead of {ours}")
         return version
 
 
@@ -167,25 +169,42 @@ class ModelTag(Artifact):
     weights: str
 
 
-class Detection(Artifact):
-    """One network output. Rings, box in full-image pixels; `scores` by category sum to at most 1."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""In [0, 1]."""
 
-    polygon: list[tuple[float, float]]
-    holes: list[list[tuple[float, float]]] = []
-    box: tuple[float, float, float, float]
-    lonlat: tuple[float, float]
-    score: float = Field(ge=0, le=1)
-    scores: dict[str, Annotated[float, Field(ge=0, le=1)]]
+
+class Detection(Artifact):
+    """One network output.
+
+    Rings are flat lists x, y, x, y, ... of three points or more, the first not repeated at the end, as COCO
+    has them. They are in image pixels from the upper left corner of the tile's window.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    scores: list[Probability]
+    """One of each category, in the order of the tile's; together at most 1, the rest is background."""
+    polygon: list[float]
+    """The outer ring; whole pixels where a mask's cells are several pixels wide, else tenths."""
+    holes: list[list[float]] = []
+    """Inner rings; may be missing."""
 
 
 class TileDetections(Versioned):
     """The detections of one tile (`detections/<tile_id>.json`): any predictor may write it."""
 
+    model_config = ConfigDict(strict=True)
+
+    schema_version: int = DETECTIONS_VERSION
     image_id: str
     tile_id: str
     window: Window
+    """The tile's, in full-image pixels."""
     crs: str
     transform: tuple[float, float, float, float, float, float]
+    """The image's."""
+    categories: list[str]
+    """In the order of each detection's scores."""
     model: ModelTag
     created: str
     detections: list[Detection]

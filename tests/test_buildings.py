@@ -1,6 +1,7 @@
 """AggregateImage's step on per-tile JSON that any predictor may have written."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -34,10 +35,9 @@ TILES = [
 def write(folder, tile, polygons, probabilities):
     objects = np.empty(len(polygons), dtype=object)
     objects[:] = polygons
-    boxes = np.array([polygon.bounds for polygon in polygons]).reshape(-1, 4)
     rows = np.array(probabilities, dtype=float).reshape(-1, 3)
     model = {"name": "any", "weights": "abc"}
-    content = tile_detections("a", tile, GRID, objects, boxes, rows, NAMES, model, "never")
+    content = tile_detections("a", tile, GRID, objects, rows, NAMES, model, "never")
     (folder / f"{tile.tile_id}.json").write_text(json.dumps(content))
 
 
@@ -104,8 +104,8 @@ def test_crossed_outlines_are_repaired_and_empty_ones_counted(tmp_path):
     write(tmp_path, TILES[1], [], [])
     path = tmp_path / "r0000_c0000.json"
     content = json.loads(path.read_text())
-    content["detections"][0]["polygon"] = [[10, 10], [110, 110], [110, 10], [10, 105], [10, 10]]
-    content["detections"][1]["polygon"] = [[200, 200], [210, 210], [220, 220], [200, 200]]
+    content["detections"][0]["polygon"] = [10, 10, 110, 110, 110, 10, 10, 105]
+    content["detections"][1]["polygon"] = [200, 200, 210, 210, 220, 220]
     path.write_text(json.dumps(content))
     counts, rows, _ = aggregate(tmp_path)
     assert counts["detections"] == 2 and counts["without_area"] == 1
@@ -132,10 +132,27 @@ def test_what_lies_outside_the_image_or_its_tile_is_cut_off_and_counted(tmp_path
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda found: found.update(polygon=[[0, 0], [1, 1]]), "not a polygon"),
-        (lambda found: found.update(scores={"hut": 0.9}), "categories"),
-        (lambda found: found.update(score=7), "less than or equal to 1"),
-        (lambda found: found.pop("box"), "Field required"),
+        (lambda tile, found: found.update(polygon=[0, 0, 1, 1]), "4 numbers in a ring of detection 0"),
+        (
+            lambda tile, found: found.update(polygon=[0, 0, 9, 0, 9, 9, 0]),
+            "7 numbers in a ring",
+        ),
+        (lambda tile, found: found.update(holes=[[1, 1, 2, 2]]), "4 numbers in a ring of detection 0"),
+        (
+            lambda tile, found: found.update(polygon=[0, 0, 9, 0, 9, 1e300]),
+            "300 in a ring",
+        ),
+        (lambda tile, found: found.update(polygon=[0, 0, 9, 0, 9, math.nan]), "detections.0.polygon.5"),
+        (lambda tile, found: found.update(polygon=[0, 0, 9, 0, 9, "9"]), "detections.0.polygon.5"),
+        (lambda tile, found: found.update(scores=[0, 0, 7]), "detections.0.scores.2"),
+        (lambda tile, found: found.update(scores=[0, 0.9]), "each of 3 categories"),
+        (lambda tile, found: found.update(scores=[0.5, 0.5, 0.5]), "each of 3 categories"),
+        (lambda tile, found: found.pop("scores"), "Field required"),
+        (lambda tile, found: found.update(score=0.5), "Extra inputs"),
+        (lambda tile, found: tile.update(categories=["hut", "house", "hall"]), "Labels. categories"),
+        (lambda tile, found: tile.update(window=[0, 0, 512, 512]), "another tile"),
+        (lambda tile, found: tile.update(tile_id="r0000_c0001"), "another tile"),
+        (lambda tile, found: tile.update(schema_version=1), "schema version 1 instead of 2"),
     ],
 )
 def test_what_is_no_artifact_is_refused_with_its_file(tmp_path, change, says):
@@ -143,7 +160,7 @@ def test_what_is_no_artifact_is_refused_with_its_file(tmp_path, change, says):
     write(tmp_path, TILES[1], [], [])
     path = tmp_path / "r0000_c0000.json"
     content = json.loads(path.read_text())
-    change(content["detections"][0])
+    change(content, content["detections"][0])
     path.write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match=says) as raised:
         aggregate(tmp_path)

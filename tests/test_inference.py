@@ -15,7 +15,7 @@ from pipeline.errors import ArtifactError, SettingsError
 from pipeline.inference import InferenceRules, clip_to_ground, tile_detections
 from pipeline.schema import Grid, Tile, TileDetections, Window
 from pipeline.steps.buildings import read_selection
-from pipeline.steps.detection_rows import read_detections
+from pipeline.steps.detection_rows import outlines_px, read_detections
 from pipeline.thresholds import ThresholdRules
 
 GRID = Grid(
@@ -36,13 +36,11 @@ NAMES = ("foundation", "unfinished", "completed")
 def artifact(polygons, probabilities):
     objects = np.empty(len(polygons), dtype=object)
     objects[:] = polygons
-    boxes = [(0, 0, 0, 0) if p is None else p.bounds for p in polygons]
     return tile_detections(
         "grid_042",
         TILE,
         GRID,
         objects,
-        np.array(boxes, dtype=float).reshape(-1, 4),
         np.array(probabilities, dtype=float).reshape(-1, 3),
         NAMES,
         {"name": "maskrcnn_small", "weights": "abc"},
@@ -51,7 +49,7 @@ def artifact(polygons, probabilities):
 
 
 def test_a_tile_without_detections_has_an_artifact():
-    content = TileDetections.model_validate(artifact([], []))
+    content = TileDetections.model_validate_json(json.dumps(artifact([], [])))
     assert content.detections == [] and content.window == TILE.window
 
 
@@ -59,13 +57,19 @@ def test_polygons_are_in_image_pixels_and_all_probabilities_survive():
     holed = shapely.box(10, 20, 110, 120) - shapely.box(40, 50, 80, 90)
     raw = artifact([holed, None, shapely.box(0, 0, 30, 30)], [[0.1, 0.2, 0.6], [1, 0, 0], [0.5, 0.3, 0.1]])
     content = TileDetections.model_validate_json(json.dumps(raw))
-    first, second = content.detections
-    assert shapely.Polygon(first.polygon, first.holes).equals(
-        shapely.transform(holed, lambda xy: xy + np.array((1000, 500)))
-    )
-    assert first.scores == {"foundation": 0.1, "unfinished": 0.2, "completed": 0.6} and first.score == 0.6
-    assert second.box == (1000, 500, 1030, 530)
-    assert first.lonlat == pytest.approx((39.2984, -5.7272), abs=5e-3)
+    first, second = outlines_px(content)
+    assert first.equals(shapely.transform(holed, lambda xy: xy + np.array((1000, 500))))
+    assert second.equals(shapely.box(1000, 500, 1030, 530))
+    assert content.categories == list(NAMES) and content.detections[0].scores == [0.1, 0.2, 0.6]
+
+
+def test_rings_are_flat_open_and_in_tile_pixels_whole_ones_where_buildings_are_large():
+    large, small = shapely.box(10.3, 20.26, 110.4, 120), shapely.box(-0.01, 3, 30.24, 20.06)
+    one, other = (found["polygon"] for found in artifact([large, small], [[0.9, 0, 0]] * 2)["detections"])
+    assert sorted(zip(one[::2], one[1::2], strict=True)) == [(10, 20), (10, 120), (110, 20), (110, 120)]
+    assert all(isinstance(number, int) for number in one)
+    assert sorted(zip(other[::2], other[1::2], strict=True)) == [(0, 3), (0, 20.1), (30.2, 3), (30.2, 20.1)]
+    assert "-0.0" not in json.dumps(other)
 
 
 GROUND = shapely.MultiPolygon([shapely.box(0, 0, 300, 512)])
@@ -116,10 +120,18 @@ def test_rounding_to_tenths_of_a_pixel_keeps_polygons_valid():
     dented = shapely.Polygon([(0, 0), (40, 0), (20.02, 29.98), (20, 30.04), (40, 60), (0, 60), (19.98, 30)])
     assert dented.is_valid and not shapely.transform(dented, lambda xy: xy.round(1)).is_valid
     (found,) = artifact([dented], [[0.9, 0, 0]])["detections"]
-    kept = shapely.Polygon(found["polygon"])
+    kept = shapely.Polygon(np.reshape(found["polygon"], (-1, 2)))
     assert kept.is_valid and kept.area == pytest.approx(dented.area / 2, rel=0.01)
     assert found["polygon"] == np.round(found["polygon"], 1).tolist()
-    assert found["polygon"][0] == found["polygon"][-1]
+
+
+def test_rounding_to_whole_pixels_keeps_polygons_valid():
+    dented = shapely.Polygon([(0, 0), (90, 0), (45.3, 59.8), (45, 60.4), (90, 120), (0, 120), (44.8, 60)])
+    assert dented.is_valid and not shapely.transform(dented, lambda xy: xy.round()).is_valid
+    (found,) = artifact([dented], [[0.9, 0, 0]])["detections"]
+    kept = shapely.Polygon(np.reshape(found["polygon"], (-1, 2)))
+    assert kept.is_valid and kept.area == pytest.approx(dented.area / 2, rel=0.03)
+    assert all(isinstance(number, int) for number in found["polygon"])
 
 
 @settings(deadline=None, max_examples=50)
@@ -132,8 +144,7 @@ def test_what_is_written_is_valid_and_whatever_is_seen_is_written(rectangles):
     houses = [affinity.rotate(shapely.box(x, y, x + w, y + h), w * h) for x, y, w, h in rectangles]
     yards = [house - affinity.scale(house, 0.5, 0.5) for house in houses]
     raw = artifact(yards, [[0.2, 0.3, 0.4]] * len(yards))
-    found = TileDetections.model_validate_json(orjson.dumps(raw)).detections
-    drawn = [shapely.Polygon(detection.polygon, detection.holes) for detection in found]
+    drawn = outlines_px(TileDetections.model_validate_json(orjson.dumps(raw)))
     assert all(polygon.is_valid and polygon.area > 0 for polygon in drawn)
     assert len(drawn) >= sum(min(w, h) > 0.5 for _, _, w, h in rectangles)
 
@@ -149,8 +160,8 @@ def test_damaged_artifacts_are_refused_in_one_line(tmp_path, damage):
 
 def test_artifacts_of_another_version_are_refused(tmp_path):
     path = tmp_path / "r0001_c0002.json"
-    path.write_text(json.dumps(artifact([], []) | {"schema_version": 2}))
-    with pytest.raises(ArtifactError):
+    path.write_text(json.dumps(artifact([], []) | {"schema_version": 1}))
+    with pytest.raises(ArtifactError, match="schema version 1 instead of 2"):
         read_detections(path)
 
 

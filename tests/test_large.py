@@ -29,7 +29,7 @@ from pipeline.raster import Imagery
 from pipeline.seams import MergeRules
 from pipeline.settings import Aggregation, Tiling
 from pipeline.steps.buildings import Selection, aggregate_image
-from pipeline.steps.detection_rows import read_coarse_index, read_detections
+from pipeline.steps.detection_rows import outlines_px, read_coarse_index, read_detections
 from pipeline.steps.detections import infer_tiles
 from pipeline.steps.large import infer_large
 from pipeline.steps.tiles import tile_image
@@ -170,8 +170,7 @@ def test_valid_ground_ends_detections_of_coarser_windows_too(tmp_path):
     alpha[:, 850:] = 0
     seen = Map(tmp_path, polygons=[HALL], alpha=alpha)
     assert seen.look_again()["confirmed"] == 1
-    (found,) = read_detections(tmp_path / "large" / "large_0001.json").detections
-    hall = shapely.Polygon(found.polygon)
+    (hall,) = outlines_px(read_detections(tmp_path / "large" / "large_0001.json"))
     assert hall.bounds[2] <= 854 and iou(hall, HALL & shapely.box(0, 0, 850, 1202)) > 0.95
 
 

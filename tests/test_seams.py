@@ -132,6 +132,10 @@ def test_order_steps_and_repetition_change_nothing(town, grid, jitter, seed):
         streamed = list(merge_stream(by_rows(shuffled, windows, per_tile), windows))
         assert_same(Buildings.concatenate(streamed) if streamed else buildings, buildings)
 
+    other = np.random.default_rng(seed).permutation(len(windows))
+    renumbered = merge(replace(found, tiles=np.argsort(other)[found.tiles]), windows[other])
+    assert_same(replace(renumbered, tiles=other[renumbered.tiles]), buildings)
+
     everything = np.array([[0, 0, width, height]])
     once = replace(as_detections(buildings), tiles=np.zeros(len(buildings), np.int64))
     for again in (merge(as_detections(buildings), windows), merge(once, everything)):

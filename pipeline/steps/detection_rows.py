@@ -18,6 +18,8 @@ from pipeline.schema import CoarseIndex, CoarseTile, Grid, Tile, TileDetections,
 from pipeline.seams import Detections
 from pipeline.steps import Progress
 
+_FARTHEST_PX = 1e7  # from a window's corner: larger than any image
+_ROUNDING = 1e-3  # by which rounded probabilities may exceed their sum
 MAX_TILE_BYTES = 2**26
 """Of one tile's JSON: a hundred thousand detections; what is larger is no tile's."""
 REMEDY = "Delete it and the manifests beside it, and run again."
@@ -42,11 +44,36 @@ def read_detections(path: Path) -> TileDetections:
             remedy="Delete the manifests beside it and run again: what is missing is inferred.",
         ) from error
     except ValidationError as error:
+        first = error.errors()[0]
         raise ArtifactError(
-            f"not the detections of a tile: {error.errors()[0]['msg']}",
+            f"not the detections of a tile: {first['msg']}",
             where=path,
+            found=".".join(map(str, first["loc"])) or None,
             remedy=REMEDY,
         ) from error
+
+
+def outlines_px(content: TileDetections) -> np.ndarray:
+    """object[n] in image pixels, valid Polygon, None for one without area: any predictor may have drawn them.
+
+    Raises:
+        ValueError: a ring that is none.
+    """
+    found = content.detections
+    rings = [ring for one in found for ring in (one.polygon, *one.holes)]
+    owners = np.repeat(np.arange(len(found)), [1 + len(one.holes) for one in found])
+    counts = np.fromiter(map(len, rings), dtype=np.int64, count=len(rings))
+    xy = np.fromiter(chain.from_iterable(rings), dtype=np.float64, count=counts.sum())
+    if (wrong := np.flatnonzero((counts % 2 == 1) | (counts < 6))).size:
+        raise ValueError(f"{counts[wrong[0]]} numbers in a ring of detection {owners[wrong[0]]}")
+    if (beyond := np.flatnonzero(np.abs(xy) > _FARTHEST_PX)).size:
+        raise ValueError(f"{xy[beyond[0]]:g} in a ring of detection {np.repeat(owners, counts)[beyond[0]]}")
+    points = xy.reshape(-1, 2) + content.window[:2]
+    drawn = shapely.linearrings(points, indices=np.repeat(np.arange(len(rings)), counts // 2))
+    outlines = shapely.polygons(drawn, indices=owners)
+    crossed = ~shapely.is_valid(outlines) | shapely.is_empty(outlines)
+    outlines[crossed] = largest_parts(shapely.buffer(outlines[crossed], 0))
+    return outlines
 
 
 def read_coarse_index(folder: Path) -> CoarseIndex:
@@ -124,7 +151,7 @@ class DetectionRows:
         if told != asked or content.window != tile.window:
             raise ArtifactError("the detections of another tile", where=path, found=told, remedy=REMEDY)
         self.model = f"{content.model.name}/{content.model.weights}"
-        outlines, scores = _outlines(content, path), _scores(content, self._categories, path)
+        outlines, scores = _checked(content, self._categories, path)
         within, beyond = clip_to_frame(outlines, _frame(tile, self._grid, self._reach_px))
         solid, drawn = ~shapely.is_missing(outlines), ~shapely.is_missing(within)
         self.counts.update(
@@ -147,34 +174,32 @@ def _frame(tile: Tile | CoarseTile, grid: Grid, reach_px: float) -> tuple[float,
     )
 
 
-def _outlines(content: TileDetections, path: Path) -> np.ndarray:
-    """object[n], valid Polygon or None: any predictor may have drawn them."""
-    rings = [ring for found in content.detections for ring in (found.polygon, *found.holes)]
-    owners = np.repeat(
-        np.arange(len(content.detections)), [1 + len(found.holes) for found in content.detections]
-    )
-    counts = np.fromiter(map(len, rings), dtype=np.int64, count=len(rings))
-    numbers = chain.from_iterable(chain.from_iterable(rings))
-    xy = np.fromiter(numbers, dtype=np.float64, count=2 * counts.sum()).reshape(-1, 2)
-    try:
-        drawn = shapely.linearrings(xy, indices=np.repeat(np.arange(len(rings)), counts))
-        outlines = shapely.polygons(drawn, indices=owners)
-    except ValueError as error:
-        raise ArtifactError(f"not a polygon: {error}", where=path, remedy=REMEDY) from error
-    crossed = ~shapely.is_valid(outlines) | shapely.is_empty(outlines)
-    outlines[crossed] = largest_parts(shapely.buffer(outlines[crossed], 0))
-    return outlines
+def _checked(
+    content: TileDetections, categories: tuple[str, ...], path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outlines as `outlines_px` draws them and float64[n, k], their scores.
 
-
-def _scores(content: TileDetections, categories: tuple[str, ...], path: Path) -> np.ndarray:
-    """float64[n, k] in the order of the categories."""
-    for found in content.detections:
-        if tuple(found.scores) != categories:
+    Raises:
+        ArtifactError: they are of other categories, or cannot be.
+    """
+    if tuple(content.categories) != categories:
+        raise ArtifactError(
+            "scores are not of the categories in [Labels] categories",
+            where=path,
+            found=content.categories,
+            remedy="Run the inference again, or change the setting.",
+        )
+    rows = [found.scores for found in content.detections]
+    for number, row in enumerate(rows):
+        if len(row) != len(categories) or sum(row) > 1 + _ROUNDING:
             raise ArtifactError(
-                "scores are not of the categories in [Labels] categories",
+                f"not a probability of each of {len(categories)} categories",
                 where=path,
-                found=list(found.scores),
-                remedy="Run the inference again, or change the setting.",
+                found=f"{row} in detection {number}",
+                remedy=REMEDY,
             )
-    rows = [list(found.scores.values()) for found in content.detections]
-    return np.array(rows, dtype=np.float64).reshape(-1, len(categories))
+    try:
+        outlines = outlines_px(content)
+    except ValueError as error:
+        raise ArtifactError("not a polygon", where=path, found=str(error), remedy=REMEDY) from error
+    return outlines, np.array(rows, dtype=np.float64).reshape(-1, len(categories))

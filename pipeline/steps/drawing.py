@@ -37,8 +37,6 @@ class _Found(NamedTuple):
 
     polygons: np.ndarray
     """object[n] of Polygon, None where a mask held nothing."""
-    boxes: np.ndarray
-    """float[n, 4]."""
     probabilities: np.ndarray
     """float[n, k]."""
 
@@ -82,7 +80,6 @@ class Draughtsman:
                 tile,
                 self.grid,
                 polygons,
-                found.boxes,
                 found.probabilities,
                 self.categories,
                 self.model,
@@ -117,10 +114,7 @@ class Draughtsman:
             np.concatenate([view.masks for view in seen]), np.concatenate(boxes), self.outlines
         )
         parts = np.split(outlines, np.cumsum([len(rows) for rows in boxes])[:-1])
-        found = [
-            _Found(polygons, rows, view.probabilities)
-            for polygons, rows, view in zip(parts, boxes, seen, strict=True)
-        ]
+        found = [_Found(polygons, view.probabilities) for polygons, view in zip(parts, seen, strict=True)]
         views = len(found) // tiles
         if views == 1:
             return found
@@ -143,4 +137,4 @@ def _agreed(looks: Sequence[_Found], size: tuple[int, int]) -> _Found:
         ),
         np.array([[0, 0, *size]] * len(looks)),
     )
-    return _Found(merged.polygons, shapely.bounds(merged.polygons).reshape(-1, 4), merged.probabilities)
+    return _Found(merged.polygons, merged.probabilities)

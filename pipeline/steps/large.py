@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import orjson
-import shapely
 
 from pipeline.atomic import write_atomic
 from pipeline.large import LargeRules, coarse_tiles, confirmed, too_large
 from pipeline.raster import Imagery, Raster
-from pipeline.schema import CoarseIndex, CoarseTile, TileIndex
+from pipeline.schema import CoarseIndex, CoarseTile, TileDetections, TileIndex
 from pipeline.seams import MergeRules, merge_stream
 from pipeline.steps import Progress
-from pipeline.steps.detection_rows import DetectionRows, read_detections
+from pipeline.steps.detection_rows import DetectionRows, outlines_px, read_detections
 from pipeline.steps.detections import Detector
 
 
@@ -95,7 +94,7 @@ def _look(
     image = np.moveaxis(raster.read(tile.window, tile.factor), -1, 0)
     ground = raster.ground(tile.window, tile.factor)
     (artifact,) = detector.detect(index.image_id, index.grid, [tile], image[None], [ground])
-    found = artifact["detections"]
-    outlines = np.array([shapely.Polygon(one["polygon"], one["holes"]) for one in found], dtype=object)
-    kept = confirmed(outlines, np.array([one["score"] for one in found]), buildings, rules)
-    return artifact | {"detections": [found[row] for row in kept]}
+    found = TileDetections.model_validate_json(orjson.dumps(artifact))
+    scores = np.array([max(one.scores) for one in found.detections])
+    kept = confirmed(outlines_px(found), scores, buildings, rules)
+    return artifact | {"detections": [artifact["detections"][row] for row in kept]}

@@ -17,6 +17,7 @@ from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.large import LargeRules
 from pipeline.raster import Imagery
+from pipeline.schema import DETECTIONS_VERSION
 from pipeline.seams import MergeRules
 from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.detections import Detector, infer_tiles
@@ -141,6 +142,11 @@ class InferShard(ImageStep):
     def requires(self) -> list[Step]:
         """Tiles and weights."""
         return [self.tiles, network()]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Tiles and weights; and the version of what is made of them, which no older reader knows."""
+        return digests(*self.deps()) | {"schema_version": str(DETECTIONS_VERSION)}
 
     @property
     def detections(self) -> Path:

@@ -63,22 +63,12 @@ def make(folder: Path, count: int) -> None:
             mine = batch.tiles == number
             corner = np.array(tiles[number].window[:2])
             local = shapely.transform(batch.polygons[mine], lambda xy, corner=corner: xy - corner)
-            bounds, probabilities = shapely.bounds(local), batch.probabilities[mine]
             content = tile_detections(
-                "town", tiles[number], frame, local, bounds, probabilities, CATEGORIES, model, "never"
+                "town", tiles[number], frame, local, batch.probabilities[mine], CATEGORIES, model, "never"
             )
             (folder / f"{tiles[number].tile_id}.json").write_bytes(orjson.dumps(content))
-    empty = tile_detections(
-        "town",
-        tiles[0],
-        frame,
-        np.empty(0, object),
-        np.empty((0, 4)),
-        np.empty((0, 3)),
-        CATEGORIES,
-        model,
-        "",
-    )
+    nothing = np.empty(0, object), np.empty((0, 3))
+    empty = tile_detections("town", tiles[0], frame, *nothing, CATEGORIES, model, "")
     for tile in tiles:
         path = folder / f"{tile.tile_id}.json"
         if not path.exists():

@@ -29,8 +29,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from pipeline.atomic import write_atomic
 from pipeline.inference import tile_detections
-from pipeline.schema import Grid, Tile, Window
-from pipeline.steps.detection_rows import read_detections
+from pipeline.schema import Grid, Tile, TileDetections, Window
+from pipeline.steps.detection_rows import outlines_px, read_detections
 from pipeline.vectorize import VectorizeRules, masks_to_polygons
 from tests.benchmarks.network_masks import CELLS, TILE, Seen, look
 from tests.benchmarks.seams.scenes import LABELS, real, typical
@@ -165,8 +165,11 @@ def compare_tolerances(scene: Sequence[Seen]) -> None:
     print("\nsimplify_cells  IoU as pixels   least  IoU with truth  bytes per instance")
     for tolerance in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
         rules = VectorizeRules(simplify_cells=tolerance)
-        outlines = np.concatenate([masks_to_polygons(s.masks, s.boxes, rules) for s in scene])
-        moved = masks_to_polygons(np.concatenate([seen.masks for seen in scene]), boxes, rules)
+        outlines = np.concatenate([written(seen, rules) for seen in scene])
+        regions = np.split(boxes, np.cumsum([len(seen.boxes) for seen in scene])[:-1])
+        moved = np.concatenate(
+            [written(s._replace(boxes=region), rules) for s, region in zip(scene, regions, strict=True)]
+        )
         drawn = np.array([rasterize([polygon], out_shape=(TILE, TILE)) > 0 for polygon in moved])
         same = (drawn & pasted).sum(axis=(1, 2)) / (drawn | pasted).sum(axis=(1, 2))
         size = sum(len(orjson.dumps(artifact(seen, rules))) for seen in scene) / len(truth)
@@ -183,9 +186,13 @@ def artifact(seen: Seen, rules: VectorizeRules | None = None) -> dict[str, Any]:
     probabilities = np.random.default_rng(0).dirichlet([0.3, 0.3, 3], len(polygons))
     model = {"name": "maskrcnn_resnet50_fpn_v2", "weights": "0123456789ab"}
     created = "2026-01-01T00:00:00+00:00"
-    return tile_detections(
-        "town", tile, GRID, polygons, seen.boxes, probabilities, CATEGORIES, model, created
-    )
+    return tile_detections("town", tile, GRID, polygons, probabilities, CATEGORIES, model, created)
+
+
+def written(seen: Seen, rules: VectorizeRules | None = None) -> np.ndarray:
+    """object[n], the outlines as a tile's JSON has them, tile px."""
+    content = TileDetections.model_validate_json(orjson.dumps(artifact(seen, rules)))
+    return shapely.transform(outlines_px(content), lambda xy: xy - seen.window[:2])
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
@@ -201,7 +208,9 @@ def compare_bytes(scene: Sequence[Seen]) -> None:
     for seen in scene:
         content = artifact(seen)
         sizes["file"] += len(orjson.dumps(content))
-        sizes["outline"] += sum(len(orjson.dumps([d["polygon"], d["holes"]])) for d in content["detections"])
+        sizes["outline"] += sum(
+            len(orjson.dumps([d["polygon"], *d.get("holes", [])])) for d in content["detections"]
+        )
         for image, rings in zip(paste(seen), find_contours(seen), strict=True):
             compressed = coco.encode(np.asfortranarray(image))["counts"].decode()
             sizes["run lengths"] += len(orjson.dumps({"size": image.shape, "counts": run_lengths(image)}))
