@@ -266,7 +266,7 @@ def tiles(good: dict[str, Any] | None) -> list[Bad]:
     def detection(**values: Any) -> Writer:
         return changed(detections=[good["detections"][0] | values])
 
-    square, refused = [[10, 10], [20, 10], [20, 20], [10, 20]], "not the detections of a tile"
+    square, refused = [10, 10, 20, 10, 20, 20, 10, 20], "not the detections of a tile"
     return [
         _tile("empty_tile", hostile.content(b""), refused),
         _tile("half_a_tile", hostile.content(json.dumps(good)[:200]), refused),
@@ -274,14 +274,17 @@ def tiles(good: dict[str, Any] | None) -> list[Bad]:
         _tile("newer_tile", changed(schema_version=99), "schema version 99"),
         _tile("older_tile", changed(schema_version=0), "schema version 0"),
         _tile("extra_key", changed(note="x"), refused),
-        _tile("nan_polygon", detection(polygon=[[NAN, 1], [2, 2], [3, 1]]), refused),
-        _tile("endless_polygon", hostile.content(json.dumps(good).replace('"polygon": [[', '"polygon": [[1e999, 3], [')),
+        _tile("nan_polygon", detection(polygon=[NAN, 1, 2, 2, 3, 1]), refused),
+        _tile("endless_polygon", hostile.content(json.dumps(good).replace('"polygon": [', '"polygon": [1e999, 3, ')),
               refused),
-        _tile("two_corners", detection(polygon=square[:2]), "not a polygon"),
-        _tile("score_of_two", detection(score=2.0), refused),
-        _tile("nan_scores", detection(scores={"foundation": NAN, "unfinished": 0.1, "completed": 0.1}), refused),
-        _tile("large_scores", detection(scores={"foundation": 9, "unfinished": 9, "completed": 9}), refused),
-        _tile("other_scores", detection(scores={"hut": 0.5}), "not of the categories"),
+        _tile("two_corners", detection(polygon=square[:4]), "not a polygon"),
+        _tile("half_a_corner", detection(polygon=square[:7]), "not a polygon"),
+        _tile("far_corner", detection(polygon=[*square, 1e300, 0]), "not a polygon"),
+        _tile("nan_scores", detection(scores=[NAN, 0.1, 0.1]), refused),
+        _tile("large_scores", detection(scores=[9, 9, 9]), refused),
+        _tile("too_sure_scores", detection(scores=[0.9, 0.9, 0.9]), "not a probability of each"),
+        _tile("missing_score", detection(scores=[0.1, 0.9]), "not a probability of each"),
+        _tile("other_scores", changed(categories=["hut", "house", "hall"]), "not of the categories"),
         _tile("text_for_numbers", detection(polygon="POLYGON EMPTY"), refused),
         _tile("four_gigabyte_tile", hostile.sparse('{"image_id": "', 2**32), "larger than"),
         _tile("other_image", changed(image_id="scene_001"), "of another tile"),
