@@ -13,7 +13,7 @@
   const bounds = L.latLngBounds([0, 0], [scene.height, scene.width]);
   const map = L.map("leaflet", {
     crs, minZoom: -7, maxZoom: Math.max(1, Math.ceil(Math.log2(factor)) + 2), zoomSnap: 0.25, zoomDelta: 0.75,
-    maxBounds: bounds.pad(1), wheelPxPerZoomLevel: 90, zoomAnimation: !still, fadeAnimation: !still,
+    maxBounds: bounds.pad(1), wheelPxPerZoomLevel: 90, zoomAnimation: !still, fadeAnimation: false,
     inertia: !still,
   });
   map.attributionControl.setPrefix("Leaflet");
