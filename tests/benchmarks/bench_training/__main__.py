@@ -68,7 +68,7 @@ def _urgency(trial: Trial) -> tuple[int, int]:
     return stage, list(CONTENDERS).index(trial.name)
 
 
-def preface(means: Means, minutes: float) -> str:
+def preface(means: Means) -> str:
     """How, when and with what the figures were made."""
     versions = {"Python": platform.python_version(), "torch": torch.__version__}
     versions |= {"torchvision": torchvision.__version__}
@@ -77,7 +77,7 @@ def preface(means: Means, minutes: float) -> str:
         f"`python -m tests.benchmarks.bench_training`, {date.today()}, {device};"
         f" {', '.join(f'{name} {version}' for name, version in versions.items())}."
         f" Ours: {', '.join(f'{name} {value}' for name, value in means.knobs.items())};"
-        f" tiles of {means.tile_size} px; this run {minutes:.0f} min."
+        f" tiles of {means.tile_size} px."
     )
 
 
@@ -113,7 +113,7 @@ def main() -> int:
         if trial.result.exists()
     }
     places = list(dict.fromkeys(trial.place for trial in everything))
-    text = f"{preface(means, (time.monotonic() - start) / 60)}\n\n{report(results, places)}"
+    text = f"{preface(means)}\n\n{report(results, places)}"
     print(text)
     if given.write:
         page, count = SECTION.subn(lambda _: f"{text}\n", PAGE.read_text(encoding="utf-8"))
