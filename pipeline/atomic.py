@@ -1,15 +1,20 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders of a workspace that appear whole or not at all.
+
+`models.atomic` does it; here a folder that cannot be written is the user's to mend.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.atomic import flush, holding, sweep
+from models.atomic import scratch_folder as open_scratch_folder
 from pipeline.errors import ArtifactError
+
+__all__ = ["atomic", "flush", "holding", "scratch_folder", "sweep", "write_atomic"]
 
 
 @contextmanager
@@ -19,17 +24,18 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: `parent` cannot be written.
     """
+    scratch = open_scratch_folder(parent)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
+        folder = scratch.__enter__()
     except OSError as error:
         raise ArtifactError(
             f"cannot write here: {error.strerror}", where=parent, remedy="Check permissions and free space."
         ) from error
     try:
-        yield scratch
+        yield folder
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.__exit__(None, None, None)
 
 
 @contextmanager
@@ -50,7 +56,12 @@ def atomic(path: Path) -> Iterator[Path]:
             flush(part)
         if path.is_dir():
             return
-        os.replace(scratch, path)
+        try:
+            os.replace(scratch, path)
+        except OSError:
+            # Another process was faster by less than the line above.
+            if not (scratch.is_dir() and path.is_dir()):
+                raise
         flush(path.parent)
 
 
@@ -63,19 +74,11 @@ def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> N
         durable: whether it must outlive a power cut the moment this returns. Thousands of small
             files need not: a process that is killed loses nothing either way.
     """
-    if durable:
-        with atomic(path) as scratch:
-            scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-        return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(scratch, path)
-
-
-def flush(path: Path) -> None:
-    """Returns when a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with scratch_folder(path.parent) as folder:
+        scratch = folder / path.name
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        if durable:
+            flush(scratch)
+        os.replace(scratch, path)
+        if durable:
+            flush(path.parent)

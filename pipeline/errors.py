@@ -8,7 +8,8 @@
     ├── RasterError      an image that cannot be read as asked
     ├── LabelError       a label file that cannot be read as asked
     ├── StoreError       a label store that is unreachable or not what it should be
-    └── ArtifactError    one of the pipeline's own files that is damaged or of another version
+    ├── ArtifactError    one of the pipeline's own files that is damaged or of another version
+    └── MachineError     a disk, a permission or memory that the work needs
 
 `models.errors` has the branch for pixel space and the root of both, `Mistake`.
 """
@@ -44,3 +45,7 @@ class StoreError(PipelineError):
 
 class ArtifactError(PipelineError):
     """One of the pipeline's own files that is damaged or of another version."""
+
+
+class MachineError(PipelineError):
+    """A disk, a permission or memory that the work needs and the machine does not give."""

@@ -6,16 +6,18 @@ passwords out because settings never hold any.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -38,7 +40,9 @@ class RunRecord(Versioned):
     measured: dict[str, float] = Field(default_factory=dict)
     """How fast it was, where a task tells: shares of 0 to 1, seconds (_s), rates (_per_s), MiB (_mib)."""
     files: dict[str, int] = Field(default_factory=dict)
-    """Sizes in bytes of the published files, by name."""
+    """Sizes in bytes of the files it stands for, by name."""
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """What is in them, by name."""
     revision: str | None
     versions: dict[str, str]
     host: dict[str, str | int]
@@ -74,6 +78,21 @@ class Stopwatch:
             seconds=round(time.monotonic() - self._clock, 3),
             peak_memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         )
+
+
+def facts_of(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Sizes and SHA-256 of files by their names in `folder`, as fields of a record."""
+    files = {str(path.relative_to(folder)): path for path in sorted(paths)}
+    return {
+        "files": {name: path.stat().st_size for name, path in files.items()},
+        "sha256": {name: sha256_of(path) for name, path in files.items()},
+    }
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_record(path: Path) -> RunRecord | None:

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import luigi
 
-from pipeline.atomic import flush, write_atomic
+from pipeline.atomic import flush, holding, write_atomic
 from pipeline.confinement import vrt_sources
 from pipeline.errors import SettingsError, SourceError
-from pipeline.provenance import RunRecord, read_record
+from pipeline.provenance import RunRecord, facts_of, read_record
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 LABEL_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
@@ -75,6 +75,22 @@ class Workspace:
     def record(self, name: str, task: str) -> Path:
         """Path of the run record that stamps a published result."""
         return self.output / "runs" / f"{name}.{task}.json"
+
+    def check_inside(self, path: Path) -> Path:
+        """The path itself.
+
+        Raises:
+            SettingsError: a link on the way leads out of the workspace.
+        """
+        real, root = path.resolve(), self.root.resolve()
+        if not real.is_relative_to(root):
+            raise SettingsError(
+                "a link leads out of the workspace, and nothing is written there",
+                where=path,
+                found=str(real),
+                remedy="Remove the link, or set [Storage] workspace to the folder that is meant.",
+            )
+        return path
 
     def find_image(self, image_id: str) -> Path | None:
         """The image called `image_id`, in whatever split it lies; None when there is none."""
@@ -185,16 +201,20 @@ class PublishedTarget(luigi.Target):
     def publish(self, scratch: Path, record: RunRecord) -> None:
         """Moves the files of `scratch` under their friendly names, then stamps them.
 
-        The old stamp goes first: a kill in between leaves results without a stamp, which rerun.
+        The old stamp goes first: a kill in between leaves results without a stamp, which rerun. One
+        process publishes at a time, so that results of two runs never lie under one stamp.
         """
         folder = self.record.parents[1]
         files = sorted(path for path in scratch.iterdir() if path.is_file())
-        sizes = {path.name: path.stat().st_size for path in files}
-        self.record.unlink(missing_ok=True)
+        stamped = record.model_copy(update=facts_of(scratch, files))
         for path in files:
             flush(path)
-            os.replace(path, folder / path.name)
-        write_atomic(self.record, record.model_copy(update={"files": sizes}).model_dump_json(indent=1))
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        with holding(self.record.parent):
+            self.record.unlink(missing_ok=True)
+            for path in files:
+                os.replace(path, folder / path.name)
+            write_atomic(self.record, stamped.model_dump_json(indent=1))
 
 
 def _size(path: Path) -> int | None:

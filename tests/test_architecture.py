@@ -12,7 +12,7 @@ MODULES = sorted(
 
 FLOORS = [
     {"jengo"},
-    {"pipeline.__init__", "pipeline.summary"},
+    {"pipeline.__init__", "pipeline.summary", "pipeline.verify"},
     {"pipeline.tasks", "pipeline.logs", "pipeline.defaults", "pipeline.dashboard"},
     {"pipeline.steps"},
     {"pipeline.settings", "pipeline.targets"},
@@ -41,7 +41,7 @@ FLOORS = [
         "pipeline.matching",
         "pipeline.bootstrap",
     }
-    | {"pipeline.temperature", "pipeline.confinement", "pipeline.names"},
+    | {"pipeline.temperature", "pipeline.confinement", "pipeline.names", "pipeline.mishaps"},
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
 ]

@@ -71,7 +71,7 @@ class Running:
         except ProcessLookupError:
             self.process.kill()
 
-    def wait(self, timeout: float = 120) -> Done:
+    def wait(self, timeout: float = 600) -> Done:
         """How it ended; it is killed and reported as -9 where it does not end in time."""
         self.process.join(timeout)
         if self.process.is_alive():
@@ -84,7 +84,7 @@ class Running:
         return Done(code, text)
 
 
-def run_warm(workspace: Path, *arguments: str, timeout: float = 120, **options: Any) -> Done:
+def run_warm(workspace: Path, *arguments: str, timeout: float = 600, **options: Any) -> Done:
     """A finished process: see `Running`."""
     return Running(workspace, *arguments, **options).wait(timeout)
 

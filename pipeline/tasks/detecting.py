@@ -168,12 +168,13 @@ class InferShard(ImageStep):
                 found=self.shard,
                 remedy="Ask for one of them, or raise [Inference] shards.",
             )
-        with self.finishing(Path(self.output().path)) as counts:
-            index = self.tiles.read()
-            runs = shard_slices(len(index.tiles), inference.shards, inference.batch_size)
+        index = self.tiles.read()
+        run = shard_slices(len(index.tiles), inference.shards, inference.batch_size)[self.shard]
+        made = [self.detections / f"{tile.tile_id}.json" for tile in index.tiles[run]]
+        with self.finishing(Path(self.output().path), lambda: made) as counts:
             counts |= infer_tiles(
                 index,
-                runs[self.shard],
+                run,
                 self.tiles.image.source,
                 settings.Imagery().rules(Imagery),
                 detector(),
@@ -224,7 +225,7 @@ class InferLarge(ImageStep):
 
     def run(self) -> None:
         """Finds the buildings that no tile sees whole, and looks at them from further away."""
-        with self.finishing(Path(self.output().path)) as counts:
+        with self.finishing(Path(self.output().path), lambda: self.detections.glob("[!m]*.json")) as counts:
             counts |= infer_large(
                 self.shards[0].tiles.read(),
                 self.shards[0].detections,

@@ -114,12 +114,13 @@ class LoadLabels(ImageStep):
         """Cleans the labels, reports on them and replaces the image's rows."""
         # The digest of what is read, not of what may lie there by the time it is stored.
         grid, made_from = self.tiles.read().grid, self.digest
-        with self.finishing(self.folder("labels") / "run.json") as counts:
+        report_file = self.folder("labels") / "report.json"
+        with self.finishing(report_file.with_name("run.json"), lambda: [report_file]) as counts:
             labels, report = load_labels(
                 self.labels.source, self.labels.area, grid, settings.Labels().label_rules()
             )
             logger.info("labels of %s\n%s", self.image_id, report.table())
-            write_atomic(self.folder("labels") / "report.json", report.model_dump_json(indent=1))
+            write_atomic(report_file, report.model_dump_json(indent=1))
             counts |= {"rows": report.source_rows, "labels": report.labels}
         self.store.replace_labels(self.image_id, made_from, labels, report.model_dump())
 
@@ -246,7 +247,8 @@ class TrainMaskRCNN(Step):
 
     def run(self) -> None:
         """Learns; a killed training resumes from its checkpoint in the same folder."""
-        with self.finishing(self.folder / "run.json") as counts:
+        made = (self.weights, self.folder / "history.json")
+        with self.finishing(self.folder / "run.json", lambda: made) as counts:
             counts |= train_network(
                 [Path(pairs.output().path).parent for pairs in self.pairs],
                 settings.Labels().names,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,12 +15,13 @@ from luigi.task import task_id_str
 
 from models.errors import Mistake
 from pipeline import settings
-from pipeline.atomic import atomic, scratch_folder, write_atomic
+from pipeline.atomic import atomic, scratch_folder, sweep, write_atomic
 from pipeline.bars import Bar, in_terminal
 from pipeline.errors import SourceError
+from pipeline.mishaps import as_mishap
 from pipeline.names import check_image_id
 from pipeline.pace import Pace, in_words
-from pipeline.provenance import RunRecord, Stopwatch
+from pipeline.provenance import RunRecord, Stopwatch, facts_of
 from pipeline.settings import digest
 from pipeline.targets import PublishedTarget, Workspace
 
@@ -134,21 +135,26 @@ class Step(luigi.Task):
     @contextmanager
     def making(self, folder: Path) -> Iterator[Path]:
         """A temporary folder that becomes `folder` when the block ends well, with a run record in it."""
-        with self._watched() as (_, finished), atomic(folder) as scratch:
+        with self._watched(folder.parent) as (_, finished), atomic(folder) as scratch:
             scratch.mkdir()
             yield scratch
-            (scratch / "run.json").write_text(finished().model_dump_json(indent=1))
+            made = facts_of(scratch, (path for path in scratch.rglob("*") if path.is_file()))
+            record = finished().model_copy(update=made)
+            (scratch / "run.json").write_text(record.model_dump_json(indent=1))
 
     @contextmanager
-    def finishing(self, record: Path) -> Iterator[dict[str, int | float]]:
+    def finishing(
+        self, record: Path, made: Callable[[], Iterable[Path]] = tuple
+    ) -> Iterator[dict[str, int | float]]:
         """Work that resumes in place; the run record, written last, says that it is whole.
 
-        The counts put into the mapping go into the record.
+        The counts put into the mapping go into the record, as do sizes and SHA-256 of the files `made`.
         """
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with self._watched() as (counts, finished):
+        with self._watched(record.parent) as (counts, finished):
+            record.parent.mkdir(parents=True, exist_ok=True)
             yield counts
-            write_atomic(record, finished().model_dump_json(indent=1))
+            whole = finished().model_copy(update=facts_of(record.parent, made()))
+            write_atomic(record, whole.model_dump_json(indent=1))
 
     @contextmanager
     def publishing(self, target: PublishedTarget) -> Iterator[tuple[Path, dict[str, int]]]:
@@ -156,13 +162,20 @@ class Step(luigi.Task):
 
         The counts put into the mapping go into the stamp.
         """
-        with self._watched() as (counts, finished), scratch_folder(self.workspace.output) as scratch:
+        output = self.workspace.output
+        with self._watched(output) as (counts, finished), scratch_folder(output) as scratch:
+            sweep(target.record.parent)
             yield scratch, counts
-            target.publish(scratch, finished())
+            everything = {section.get_task_family(): section().described() for section in settings.ALL}
+            target.publish(scratch, finished().model_copy(update={"settings": everything}))
 
     @contextmanager
-    def _watched(self):
-        """Counts to fill, and a function that closes the work: its record, if no input changed."""
+    def _watched(self, folder: Path):
+        """Counts to fill, and a function that closes the work: its record, if no input changed.
+
+        What killed processes left in the folder goes first; what the machine refuses is told in one line.
+        """
+        sweep(self.workspace.check_inside(folder))
         self._told = Telling()
         before, counts = self.digest, dict[str, int | float]()
         watch = Stopwatch(type(self).__name__, getattr(self, "image_id", None), before)
@@ -174,6 +187,13 @@ class Step(luigi.Task):
                     where=self,
                     remedy="Run the same command again.",
                 )
+            for step in self.deps():
+                if isinstance(step.output(), PublishedTarget) and not step.complete():
+                    raise SourceError(
+                        f"another run published other results of {step} meanwhile",
+                        where=self,
+                        remedy="Run it again, and let one setting write to a workspace at a time.",
+                    )
             return watch.record(
                 self._described(), {name: str(made) for name, made in self.inputs.items()}, counts
             )
@@ -184,6 +204,8 @@ class Step(luigi.Task):
         except BaseException as error:
             # The list of tasks shows the message; the failure itself is a click away.
             self.set_status_message(f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}")
+            if not isinstance(error, Mistake) and (mishap := as_mishap(error, self)) is not None:
+                raise mishap from error
             raise
         finally:
             self._told.close()

@@ -1,0 +1,234 @@
+"""Whether a workspace holds what its run records say: every file whole, of this version, and counted.
+
+    python -m pipeline.verify [WORKSPACE] [--discard]
+
+Prints one line for each artifact that is damaged and exits 1; with `--discard` such artifacts go, so that the
+next run makes them again. Nothing else is changed, and inputs are never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+from pydantic import ValidationError
+
+from models.errors import Mistake
+from pipeline.calibration import Calibration
+from pipeline.provenance import RunRecord, sha256_of
+from pipeline.schema import CoarseIndex, TileDetections
+from pipeline.steps.detection_rows import read_detections
+from pipeline.steps.evaluation import Evaluation
+from pipeline.steps.training import read_tile_items
+from pipeline.tiling import read_tile_index
+
+
+class Damage(NamedTuple):
+    """One thing that is wrong, and what has to go for the next run to make it again."""
+
+    path: Path
+    """Where it was found."""
+    what: str
+    """In words."""
+    discard: tuple[Path, ...]
+    """Files and folders."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+class Verified(NamedTuple):
+    """What was looked at."""
+
+    records: int
+    files: int
+    damages: list[Damage]
+
+
+def verify(workspace: Path) -> Verified:
+    """Everything that is wrong with the artifacts and results of a workspace.
+
+    Args:
+        workspace: the folder that holds work/ and output/.
+    """
+    damages: list[Damage] = []
+    records = files = 0
+    for path in [*_records(workspace)]:
+        records += 1
+        record = _read(path)
+        if isinstance(record, Damage):
+            damages.append(record)
+            continue
+        files += len(record.files)
+        damages += _check(workspace, path, record)
+    return Verified(records, files, damages)
+
+
+def discard(damages: Sequence[Damage]) -> None:
+    """Removes what is damaged, so that the next run makes it again."""
+    for path in {path for damage in damages for path in damage.discard}:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _records(workspace: Path) -> Iterator[Path]:
+    """Every run record, published ones last."""
+    yield from sorted((workspace / "work").rglob("run.json"))
+    yield from sorted((workspace / "work").rglob("*manifest.json"))
+    yield from sorted((workspace / "output" / "runs").glob("*.json"))
+
+
+def _read(path: Path) -> RunRecord | Damage:
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        return Damage(path, f"not a run record: {reason}", _belongings(path))
+
+
+def _belongings(record: Path) -> tuple[Path, ...]:
+    """What goes with a record: its folder where it has one of its own, else the record alone."""
+    return (record.parent,) if record.name == "run.json" else (record,)
+
+
+def _check(workspace: Path, path: Path, record: RunRecord) -> Iterator[Damage]:
+    published = path.parent == workspace / "output" / "runs"
+    folder = workspace / "output" if published else path.parent
+    whole = True
+    if not published and not folder.name.endswith(record.digest):
+        yield Damage(path, f"lies in a folder of another digest than {record.digest}", _belongings(path))
+    for name, size in record.files.items():
+        for what in _faults(folder / name, size, record.sha256.get(name)):
+            whole = False
+            # Shards share a folder, so that the file goes with its manifest and not the folder.
+            alone = (folder / name, path)
+            yield Damage(folder / name, what, alone if "manifest" in path.name else _belongings(path))
+    if whole:
+        for what in _miscounts(workspace, folder, record):
+            yield Damage(path, what, _belongings(path))
+
+
+def _faults(path: Path, size: int, sha256: str | None) -> Iterator[str]:
+    if not path.is_file():
+        yield "is missing"
+    elif path.stat().st_size != size:
+        yield f"has {path.stat().st_size:,} bytes instead of {size:,}"
+    elif sha256 is not None and sha256_of(path) != sha256:
+        yield "is not what was written: its SHA-256 differs"
+    else:
+        try:
+            _reader(path)(path)
+        except (Mistake, ValidationError, OSError, ValueError) as error:
+            yield f"cannot be read: {str(error).splitlines()[0]}"
+
+
+def _reader(path: Path) -> Callable[[Path], object]:
+    """What reads a file strictly; one that only looks for JSON where there is nothing stricter."""
+    if path.parent.name == "items":
+        return lambda file: read_tile_items(file.parents[1], file.stem)
+    if path.parent.name.startswith(("detections-", "large-")) and path.name != "index.json":
+        return read_detections
+    names: dict[str, Callable[[Path], object]] = {
+        "tiles.geojson": read_tile_index,
+        "thresholds.json": lambda file: Calibration.model_validate_json(file.read_bytes()),
+        "weights.h5": _read_weights,
+        "index.json": lambda file: CoarseIndex.model_validate_json(file.read_bytes()),
+    }
+    if path.name in names:
+        return names[path.name]
+    if path.name.endswith(".report.json") and path.parent.name == "output":
+        return lambda file: Evaluation.model_validate_json(file.read_bytes())
+    if path.suffix in (".json", ".geojson"):
+        return lambda file: orjson.loads(file.read_bytes())
+    return lambda file: None
+
+
+def _read_weights(path: Path) -> object:
+    from models.weights import read_metadata
+
+    return read_metadata(path)
+
+
+def _miscounts(workspace: Path, folder: Path, record: RunRecord) -> Iterator[str]:
+    """What does not add up in artifacts that are whole."""
+    counts = record.counts
+    if record.task == "InferShard" and len(record.files) != counts["tiles"]:
+        yield f"{len(record.files)} per-tile JSON for {counts['tiles']} tiles"
+    if record.task == "LoadLabels":
+        yield from _label_faults(folder, record)
+    if record.task != "AggregateImage" or record.image_id is None:
+        return
+    name, work = record.image_id, workspace / "work" / record.image_id
+    detections = work / f"detections-{record.inputs.get('InferShard', '')}"
+    if detections.is_dir() and "InferLarge" not in record.inputs:
+        tiles = [read_detections(path) for path in sorted(detections.glob("r*.json"))]
+        yield from _tile_faults(tiles, counts)
+    buildings = counts["buildings"]
+    if counts["detections"] < counts["merged"] or counts["merged"] < buildings:
+        yield f"{buildings} buildings from {counts['merged']} merged of {counts['detections']} detections"
+    csv, geojson = folder / f"{name}.csv", folder / f"{name}.geojson"
+    if csv.is_file() and (rows := _lines(csv) - 1) != buildings:
+        yield f"{rows} rows in {csv.name} for {buildings} buildings"
+    if geojson.is_file() and (found := len(orjson.loads(geojson.read_bytes())["features"])) != buildings:
+        yield f"{found} features in {geojson.name} for {buildings} buildings"
+
+
+def _tile_faults(tiles: Sequence[TileDetections], counts: dict[str, int]) -> Iterator[str]:
+    if len(tiles) != counts["tiles"]:
+        yield f"{len(tiles)} per-tile JSON for {counts['tiles']} tiles"
+    elif (found := sum(len(tile.detections) for tile in tiles)) != counts["detections"]:
+        yield f"{found} detections in per-tile JSON, {counts['detections']} were read"
+
+
+def _label_faults(folder: Path, record: RunRecord) -> Iterator[str]:
+    """What is wrong with the embedded store; a database looks after itself."""
+    path = folder / f"{record.image_id}.gpkg"
+    if not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            ((sound,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+            ((digest,),) = connection.execute("SELECT digest FROM label_sets").fetchall()
+            ((rows,),) = connection.execute("SELECT count(*) FROM labels").fetchall()
+    except (sqlite3.Error, ValueError) as error:
+        yield f"{path.name} is damaged: {error}"
+        return
+    if sound != "ok":
+        yield f"{path.name} is damaged: {sound}"
+    elif digest != record.digest:
+        yield f"{path.name} is of digest {digest}"
+    elif rows != record.counts["labels"]:
+        yield f"{rows} rows in {path.name} for {record.counts['labels']} labels"
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Looks at a workspace and says what is damaged; 1 where something is."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.verify", description=__doc__.splitlines()[0])
+    parser.add_argument("workspace", nargs="?", default=".", type=Path, help="folder with work/ and output/")
+    parser.add_argument("--discard", action="store_true", help="remove what is damaged")
+    options = parser.parse_args(arguments)
+    if not (options.workspace / "work").is_dir() and not (options.workspace / "output").is_dir():
+        parser.error(f"{options.workspace} holds neither work/ nor output/")
+    found = verify(options.workspace)
+    for damage in found.damages:
+        print(damage)
+    print(f"{found.records} run records, {found.files} files, {len(found.damages)} damaged")
+    if options.discard and found.damages:
+        discard(found.damages)
+        print("what is damaged is gone: run the same command again")
+    return 1 if found.damages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

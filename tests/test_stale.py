@@ -1,0 +1,274 @@
+# ruff: noqa: E501
+"""Which tasks rerun for which change: a table over every setting there is, and over every input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import luigi
+import pytest
+from luigi.configuration import get_config
+
+from pipeline import settings
+from pipeline.errors import ArtifactError
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.steps.detection_rows import read_detections
+from pipeline.tasks import (
+    AggregateImage,
+    CalibrateNetwork,
+    CheckLabels,
+    CutTiles,
+    EvaluateImage,
+    InferLarge,
+    InferShard,
+    LoadLabels,
+    ReportImage,
+    Submission,
+    TileImage,
+    TrainMaskRCNN,
+)
+from pipeline.tasks.step import Step
+from pipeline.tiling import read_tile_index
+
+PUBLISHED = {"AggregateImage", "EvaluateImage", "ReportImage", "Submission", "CheckLabels"}
+FOUND = {"InferShard", "InferLarge"} | PUBLISHED
+CHOSEN = {"CalibrateNetwork"} | PUBLISHED
+DETECTED = {"CalibrateNetwork"} | FOUND
+LEARNT = {"TrainMaskRCNN"} | DETECTED
+CUT = {"CutTiles"} | LEARNT
+TILED = {"TileImage"} | CUT
+LABELLED = {"LoadLabels"} | CUT
+JUDGED = {"EvaluateImage", "ReportImage"}
+MERGED = {"InferLarge"} | CHOSEN
+NOTHING: set[str] = set()
+
+TABLE: dict[str, list[tuple[set[str], str]]] = {
+    "Storage": [(NOTHING, "workspace catalogue")],
+    "Imagery": [
+        (TILED, "bands stretch collars collar_tolerance collar_size jpeg_decoder"),
+        (NOTHING, "cache_mb"),
+    ],
+    "Tiling": [(TILED, "tile_size overlap min_valid_share")],
+    "Labels": [
+        (LABELLED, "categories condition_attribute duplicate_iou sliver_share min_area_m2"),
+        (NOTHING, "database_url examples"),
+    ],
+    "Pairs": [(CUT, "empty_share min_area_share")],
+    "Training": [
+        (
+            LEARNT,
+            "images validation_images validation_share network initial_weights backbone_stride_in_1x1 "
+            "trainable_stages frozen_norms anchors epochs tiles_per_epoch rare_share negative_share mine_every "
+            "patience batch_size accumulate optimizer learning_rate warmup_steps weight_decay gradient_clip "
+            "ema_decay min_visible_share min_item_px flips rotation scale_min scale_max paste brightness "
+            "contrast tint saturation hue blur jpeg_quality seed validate_every precision channels_last",
+        ),
+        (NOTHING, "compile device workers"),
+    ],
+    "Thresholds": [
+        (
+            CHOSEN,
+            "objective default min_iou max_ignored_share block_px resamples confidence min_detections",
+        )
+    ],
+    "Inference": [
+        (DETECTED, "score_threshold nms_iou detections_per_tile views precision min_valid_share"),
+        (DETECTED, "weights"),
+        (NOTHING, "shards batch_size device workers"),
+    ],
+    "Outlines": [(DETECTED, "threshold simplify_cells min_hole_px2 min_piece_px2")],
+    "LargeBuildings": [({"InferLarge"} | PUBLISHED, "refine fill min_iou min_score")],
+    "Aggregation": [
+        (CHOSEN, "min_area_m2"),
+        (
+            MERGED,
+            "min_agreement margin_px edge_px gap_px coincident_iou agreement_gain clean_up_ios min_overlap_px2",
+        ),
+        (
+            PUBLISHED,
+            "score_thresholds formats regularize diagonals detail_share wall_px min_regular_iou max_area_change",
+        ),
+    ],
+    "Metrics": [(JUDGED, "size_limits_m2 boundary_m")],
+    "Checks": [
+        (
+            {"CheckLabels"},
+            "duplicate_iou overlap_share area_deviations outlier_rows compactness outside_share match_iou "
+            "confident_score region_m region_predictions shift_search_m shift_cell_m shift_m shift_support "
+            "shift_labels",
+        )
+    ],
+}
+"""By section: the tasks that a setting's change makes stale, and the settings of which that is true."""
+
+VALUES = {
+    "bands": "[1]",
+    "stretch": "auto",
+    "tile_size": "512",
+    "overlap": "128",
+    "categories": '{"hut": ["Hut"]}',
+    "condition_attribute": "state",
+    "database_url": "postgresql://nobody@127.0.0.1:1/none",
+    "images": '["scene_001"]',
+    "validation_images": '["scene_001"]',
+    "initial_weights": "imagenet",
+    "seed": "9",
+    "score_thresholds": '{"completed": 0.4}',
+    "formats": '["csv"]',
+    "size_limits_m2": "[10.0, 20.0]",
+    "catalogue": "",
+    "scale_max": "1.5",
+    "device": "cuda",
+}
+"""Another value of settings whose type does not say one."""
+
+
+def another(name: str, parameter: luigi.Parameter, now: object) -> str:
+    """A value that differs from the setting's present one, as it is written in luigi.cfg."""
+    if name in VALUES:
+        return VALUES[name]
+    if isinstance(parameter, luigi.BoolParameter):
+        return str(not now)
+    if isinstance(parameter, luigi.ChoiceParameter):
+        return next(choice for choice in sorted(parameter._choices) if choice != now)
+    if isinstance(parameter, luigi.IntParameter):
+        return str(now + 1)
+    if isinstance(parameter, luigi.FloatParameter):
+        return str(now * 0.9 if now else 0.5)
+    if isinstance(parameter, luigi.ListParameter):
+        return "[" + ", ".join(str(value * 2) for value in now) + "]"
+    return f"{now}x"
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Iterator[Path]:
+    """A workspace in which every input is there, and no artifact."""
+    for path in ("training/images/scene_001.tif", "training/labels/scene_001.geojson",
+                 "test/images/scene_042.tif", "test/labels/scene_042.geojson"):  # fmt: skip
+        (tmp_path / "input" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "input" / path).write_text(path)
+    (tmp_path / "weights.h5").write_text("weights")
+    (tmp_path / "link").symlink_to(tmp_path)
+    config = get_config()
+    before = {name: dict(config[name]) for name in config.sections()}
+    config.set("Storage", "workspace", str(tmp_path))
+    config.set("LargeBuildings", "refine", "True")
+    yield tmp_path
+    for name in config.sections():
+        config.remove_section(name)
+    for name, values in before.items():
+        for key, value in values.items():
+            config.set(name, key, value)
+
+
+def digests() -> dict[str, str]:
+    """Every task's digest as the settings stand; LoadLabels to Submission of the image they are about."""
+    test, training = {"image_id": "scene_042"}, {"image_id": "scene_001"}
+    steps = [
+        TileImage(**test), TileImage(**training), LoadLabels(**training), CutTiles(**training), TrainMaskRCNN(),
+        CalibrateNetwork(), InferShard(shard=0, **test), InferLarge(**test), AggregateImage(**test),
+        EvaluateImage(**test), ReportImage(**test), Submission(), CheckLabels(**test),
+    ]  # fmt: skip
+    found: dict[str, str] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "digest", _once(Step.digest.fget))
+        for step in steps:
+            family = type(step).__name__
+            found[family] = found.get(family, "") + step.digest
+    return found
+
+
+def _once(made: Callable[[Step], str]) -> property:
+    """A property that is made once per step: a digest asks for those below it again and again."""
+    known: dict[str, str] = {}
+
+    def digest(step: Step) -> str:
+        if str(step) not in known:
+            known[str(step)] = made(step)
+        return known[str(step)]
+
+    return property(digest)
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Tasks whose digests differ."""
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_the_table_names_every_setting_once():
+    named = {
+        section: [name for _, names in rows for name in names.split()] for section, rows in TABLE.items()
+    }
+    there = {
+        section.get_task_family(): [name for name, _ in section.get_params()] for section in settings.ALL
+    }
+    assert named.keys() == there.keys()
+    for section, names in there.items():
+        assert sorted(named[section]) == sorted(names), f"say in TABLE which tasks [{section}] makes stale"
+
+
+@pytest.mark.parametrize("section", settings.ALL, ids=lambda section: section.get_task_family())
+def test_a_setting_makes_stale_what_depends_on_it(workspace, section):
+    config, family = get_config(), section.get_task_family()
+    before, expected = digests(), {name: tasks for tasks, names in TABLE[family] for name in names.split()}
+    for name, parameter in section.get_params():
+        value = another(name, parameter, getattr(section(), name))
+        value = {"workspace": str(workspace / "link"), "weights": str(workspace / "weights.h5")}.get(
+            name, value
+        )
+        old = config.get(family, name, None)
+        config.set(family, name, value)
+        found = changed(before, digests())
+        assert found == expected[name], f"[{family}] {name} = {value}"
+        if old is None:
+            config.remove_option(family, name)
+        else:
+            config.set(family, name, old)
+    assert digests() == before
+
+
+EDITS = {
+    "input/test/images/scene_042.tif": FOUND | {"TileImage"},
+    "input/training/images/scene_001.tif": TILED | LABELLED,
+    "input/test/labels/scene_042.geojson": JUDGED | {"CheckLabels"},
+    "input/training/labels/scene_001.geojson": LABELLED,
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_touched_or_replaced_input_makes_stale_what_depends_on_it(workspace, name):
+    before, path = digests(), workspace / name
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert changed(before, digests()) == EDITS[name]
+    touched = digests()
+    path.with_suffix(".new").write_text("another one")
+    os.replace(path.with_suffix(".new"), path)
+    assert changed(touched, digests()) == EDITS[name]
+
+
+def test_replaced_weights_make_stale_what_they_found(workspace):
+    get_config().set("Inference", "weights", str(workspace / "weights.h5"))
+    before = digests()
+    (workspace / "weights.h5").write_text("weights of another network")
+    assert changed(before, digests()) == DETECTED
+    before = digests()
+    (workspace / "thresholds.json").write_text("{}")
+    assert changed(before, digests()) >= PUBLISHED
+
+
+def test_another_schema_version_is_refused_with_its_remedy(tmp_path):
+    for reader in (read_detections, read_tile_index):
+        path = tmp_path / "artifact.json"
+        path.write_text(f'{{"schema_version": {SCHEMA_VERSION + 1}}}')
+        with pytest.raises(ArtifactError, match=f"version {SCHEMA_VERSION + 1}.*(Delete|Remove)"):
+            reader(path)
+    assert settings.digest("a") != digest_of_the_next_version("a")
+
+
+def digest_of_the_next_version(*parts: object) -> str:
+    """What `digest` would return after an upgrade: paths of old artifacts are never looked at again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        return settings.digest(*parts)
