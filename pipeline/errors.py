@@ -42,6 +42,9 @@ class LabelError(PipelineError):
 class StoreError(PipelineError):
     """A label store that is unreachable or not what it should be."""
 
+    passing = False
+    """Whether it may be gone in a moment, as while a server restarts."""
+
 
 class ArtifactError(PipelineError):
     """One of the pipeline's own files that is damaged or of another version."""

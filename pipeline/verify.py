@@ -158,11 +158,12 @@ def _read_weights(path: Path) -> object:
 def _miscounts(workspace: Path, folder: Path, record: RunRecord) -> Iterator[str]:
     """What does not add up in artifacts that are whole."""
     counts = record.counts
-    if record.task == "InferShard" and len(record.files) != counts["tiles"]:
-        yield f"{len(record.files)} per-tile JSON for {counts['tiles']} tiles"
+    if record.task == "InferShard" and len(record.files) != counts.get("tiles"):
+        yield f"{len(record.files)} per-tile JSON for {counts.get('tiles')} tiles"
     if record.task == "LoadLabels":
         yield from _label_faults(folder, record)
-    if record.task != "AggregateImage" or record.image_id is None:
+    told = {"tiles", "detections", "merged", "buildings"} <= counts.keys()
+    if record.task != "AggregateImage" or record.image_id is None or not told:
         return
     name, work = record.image_id, workspace / "work" / record.image_id
     detections = work / f"detections-{record.inputs.get('InferShard', '')}"

@@ -18,11 +18,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import geopandas as gpd
 import pyogrio
 from warm import Done, Running, run_warm
 
 from models.weights import weights_digest
+from pipeline.frames import px_to_crs, window_box
 from pipeline.sample import SceneSpec, write_scene
+from pipeline.schema import Window
 from pipeline.verify import verify
 
 SETTINGS = """
@@ -58,8 +61,20 @@ def paint_village(workspace: Path) -> Path:
             (folder / kind).mkdir(parents=True)
         spec = SceneSpec(width=160, height=128, seed=seed, collar=10, houses_per_hectare=80)
         write_scene(spec, folder / "images" / f"{name}.tif", folder / "labels" / f"{name}.geojson")
+        draw_labels(spec, folder / "labels" / f"{name}.geojson")
     (workspace / "luigi.cfg").write_text(SETTINGS)
     return workspace
+
+
+def draw_labels(spec: SceneSpec, path: Path) -> None:
+    """Six buildings in two rows: a scene this small may have been painted without any."""
+    places = [(col, row) for row in (25, 75) for col in (20, 65, 110)]
+    boxes = [window_box(Window(col, row, 30, 28)) for col, row in places]
+    m, (x, y) = spec.metres_per_pixel, spec.origin
+    polygons = px_to_crs(boxes, (m, 0, x, 0, -m, y))
+    conditions = ["Complete", "Incomplete", "Foundation"] * 2
+    frame = gpd.GeoDataFrame({"condition": conditions}, geometry=list(polygons), crs=spec.crs)
+    frame.to_crs("EPSG:4326").to_file(path, driver="GeoJSON")
 
 
 def count_operations(workspace: str, fatal: int, told: str) -> None:

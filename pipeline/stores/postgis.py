@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipeline.errors import SettingsError, StoreError
 from pipeline.stores import (
@@ -34,6 +37,31 @@ from sql import read_sql
 SCHEMA = "jengo"
 SCHEMA_VERSION = 1
 
+logger = logging.getLogger("luigi-interface")
+
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""How long libpq waits for a server that does not answer, seconds; the last in milliseconds."""
+_ATTEMPTS = 5
+_PASSING_CODES = ("08", "57P01", "57P02", "57P03", "40001", "40P01", "53300")
+_PASSING_WORDS = (
+    "connection refused",
+    "connection reset",
+    "server closed the connection",
+    "terminating connection",
+    "could not receive data",
+    "connection has been closed",
+    "starting up",
+    "shutting down",
+    "too many clients",
+)
+"""What a server says that is about to be there, or that was there a moment ago."""
+
 _SCHEMA_LOCK = 0x6A656E676F
 """Key of the advisory lock under which tables are made: IF NOT EXISTS alone races."""
 
@@ -51,6 +79,23 @@ _PASSWORD = "Put the password into the file that PGPASSFILE names, or into PGPAS
 _EXTENSION = (
     "Install PostGIS on the server, and run CREATE EXTENSION postgis in this database as a superuser."
 )
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, called again with growing pauses while the server restarts; each call is a whole."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        trying = Retrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.5, max=8),
+            retry=retry_if_exception(lambda error: getattr(error, "passing", False)),
+            before_sleep=before_sleep_log(logger, logging.WARNING),
+            reraise=True,
+        )
+        return trying(method, *arguments, **named)
+
+    return call
 
 
 class PostGISStore:
@@ -73,9 +118,10 @@ class PostGISStore:
             url,
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={"connect_timeout": 10, "application_name": SCHEMA},
+            connect_args=_PATIENCE | {"application_name": SCHEMA},
         )
 
+    @_patient
     def replace_labels(
         self, image_id: str, digest: str, labels: gpd.GeoDataFrame, report: dict[str, Any]
     ) -> None:
@@ -110,6 +156,7 @@ class PostGISStore:
             # The planner must know that the image is there before it is asked about it.
             connection.execute(text(f"ANALYZE {SCHEMA}.labels"))
 
+    @_patient
     def is_current(self, image_id: str, digest: str) -> bool:
         """See `LabelStore`."""
         check_image_id(image_id)
@@ -117,6 +164,7 @@ class PostGISStore:
             marker = _marker(connection, image_id)
         return marker is not None and (marker.digest, marker.schema_version) == (digest, SCHEMA_VERSION)
 
+    @_patient
     def read_labels(self, image_id: str) -> gpd.GeoDataFrame:
         """See `LabelStore`."""
         with self._snapshot(image_id) as (connection, marker):
@@ -127,11 +175,13 @@ class PostGISStore:
         label_id, source_row, category = ([row[i] for row in rows] for i in range(3))
         return label_frame(label_id, source_row, category, [to_shape(row.geom) for row in rows], marker.crs)
 
+    @_patient
     def read_report(self, image_id: str) -> dict[str, Any]:
         """See `LabelStore`."""
         with self._snapshot(image_id) as (_, marker):
             return marker.report
 
+    @_patient
     def items_in_tiles(
         self, image_id: str, tiles: gpd.GeoDataFrame, digest: str | None = None
     ) -> gpd.GeoDataFrame:
@@ -248,6 +298,10 @@ def _store_error(error: SQLAlchemyError, where: str) -> StoreError:
     remedy = _REMEDIES.get(code or "")
     if remedy is None and code is None:
         remedy = _PASSWORD if "password" in message.lower() else _CONNECT
-    return StoreError(
+    told = StoreError(
         message, where=where, remedy=remedy or f"The server's log tells more; its code is {code}."
     )
+    told.passing = (code or "").startswith(_PASSING_CODES) or any(
+        words in message.lower() for words in _PASSING_WORDS
+    )
+    return told

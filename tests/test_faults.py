@@ -1,0 +1,258 @@
+"""Nothing lost and nothing left, whatever the machine does: real processes, disks and servers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import kills
+import postgis
+import pytest
+from kills import GRAPH, Village
+from warm import Running, run_warm
+
+from models.atomic import sweep
+from pipeline.atomic import scratch_folder, write_atomic
+from pipeline.errors import MachineError, SettingsError, StoreError
+from pipeline.mishaps import as_mishap
+from pipeline.provenance import Stopwatch, read_record
+from pipeline.stores.postgis import PostGISStore
+from pipeline.targets import PublishedTarget, Workspace
+from pipeline.verify import discard, verify
+
+ROOT = os.geteuid() == 0
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def village(tmp_path_factory) -> Village:
+    """A workspace in which the graph has run undisturbed."""
+    return kills.undisturbed(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def workspace(village, tmp_path) -> Path:
+    """A copy of it, for a test to damage."""
+    return kills.copy(village.undisturbed, tmp_path / "village")
+
+
+def test_killed_runs_complete_to_the_same_bytes(village, tmp_path):
+    tally = kills.kill(village, tmp_path, 3, seed=6)
+    assert (tally.tried, tally.lost) == (3, [])
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_at_work_is_not(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from pipeline.atomic import atomic\n"
+        "with atomic(Path(sys.argv[1])) as scratch:\n"
+        "    scratch.write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, tmp_path / name], stdout=subprocess.PIPE, text=True)
+        for name in ("killed.csv", "working.csv")
+    ]
+    assert [writer.stdout.readline() for writer in writers if writer.stdout] == ["ready\n"] * 2
+    writers[0].kill()
+    writers[0].wait()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert sweep(tmp_path) == 1
+    (left,) = tmp_path.iterdir()
+    assert [path.name for path in left.iterdir()] == ["working.csv"]
+    writers[1].terminate()
+    writers[1].wait()
+    assert sweep(tmp_path) == 1 and list(tmp_path.iterdir()) == []
+    assert sweep(tmp_path / "absent") == 0
+
+
+def test_many_writers_and_sweepers_do_not_disturb_each_other(tmp_path):
+    def write(number: int) -> None:
+        for turn in range(40):
+            write_atomic(tmp_path / f"{number}.txt", str(turn), durable=False)
+            sweep(tmp_path)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}.txt" for number in range(4)]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"39"}
+
+
+def test_results_of_two_runs_never_lie_under_one_stamp(tmp_path):
+    target = {name: PublishedTarget(Workspace(tmp_path).record("a", "CheckLabels"), name) for name in "xy"}
+
+    def publish(name: str) -> None:
+        for _ in range(25):
+            with scratch_folder(tmp_path / "output") as folder:
+                for ending in ("csv", "txt"):
+                    (folder / f"a.{ending}").write_text(name)
+                target[name].publish(folder, Stopwatch("CheckLabels", "a", name).record({}, {}))
+
+    threads = [threading.Thread(target=publish, args=(name,)) for name in "xy"]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        record = read_record(target["x"].record)
+        if record is None:
+            continue
+        found = {(tmp_path / "output" / name).read_text() for name in record.files}
+        if read_record(target["x"].record) == record:
+            assert found == {record.digest}
+    assert verify(tmp_path).damages == []
+
+
+def test_two_schedulers_make_one_result(village, tmp_path):
+    workspace = kills.copy(village.inputs, tmp_path / "village")
+    runs = [Running(workspace, *GRAPH, log=tmp_path / f"{number}.log") for number in range(2)]
+    ended = [run.wait() for run in runs]
+    # One of them may find what it reads replaced by the other's equal results, and says so.
+    assert all(done.returncode == 0 or "meanwhile" in done.stdout for done in ended), ended
+    assert list(kills.differences(village, workspace)) == []
+
+
+@pytest.mark.parametrize("link", ["output", "work"])
+def test_nothing_is_written_through_a_link_out_of_the_workspace(village, tmp_path, link):
+    workspace, outside = kills.copy(village.inputs, tmp_path / "village"), tmp_path / "outside"
+    outside.mkdir()
+    (workspace / link).symlink_to(outside)
+    with pytest.raises(SettingsError, match="out of the workspace"):
+        Workspace(workspace).check_inside(workspace / link / "a.csv")
+    if link == "work":
+        done = run_warm(workspace, "TileImage", *GRAPH[1:])
+        assert done.returncode > 0 and "a link leads out of the workspace" in done.stdout
+        assert "Traceback" not in done.stdout
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "x", "a.tif"), "a.tif: the disk is full"),
+        (OSError(errno.EROFS, "x", "a.tif"), "read-only"),
+        (PermissionError(errno.EACCES, "x", "a.tif"), "no permission"),
+        (RuntimeError("TIFFAppendToStrip:Write error: No space left on device"), "the disk is full"),
+        (MemoryError(), "memory ran out"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), "lower|Lower"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "read tiles ahead"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_the_machine_did_is_one_line(error, says):
+    wrapped = ValueError("cannot write")
+    wrapped.__cause__ = error
+    for given in (error, wrapped):
+        told = as_mishap(given, "TileImage(image_id=a)")
+        assert isinstance(told, MachineError) and "TileImage(image_id=a)" in str(told)
+        assert any(words in str(told) for words in says.split("|")) and "." in str(told)
+    assert as_mishap(ValueError("a bug"), "TileImage") is None
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Path]:
+    """A disk of so many KiB in memory."""
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder]
+    if subprocess.run(options, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may mount")
+def test_a_full_disk_is_one_line_and_a_rerun_completes(village, tmp_path):
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        workspace = kills.copy(village.undisturbed, disk / "village")
+        shutil.rmtree(workspace / "output")
+        for network in (workspace / "work" / "networks").iterdir():
+            network.joinpath("run.json").unlink()
+        ballast = disk / "ballast"
+        free = shutil.disk_usage(disk).free
+        ballast.write_bytes(b"\1" * (free - 8192))
+        done = run_warm(workspace, *GRAPH, log=tmp_path / "log")
+        assert done.returncode > 0 and "Traceback" not in done.stdout, done.stdout[-2000:]
+        assert "the disk is full" in done.stdout or "free space" in done.stdout, done.stdout[-2000:]
+        ballast.unlink()
+        assert list(kills.differences(village, workspace)) == []
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may become somebody else")
+def test_a_missing_permission_is_one_line(village, tmp_path):
+    workspace = kills.copy(village.inputs, tmp_path / "village")
+    for folder in (*tmp_path.parents, tmp_path):
+        if folder.stat().st_uid == 0 and "pytest" in str(folder):
+            folder.chmod(0o755)
+    done = run_warm(
+        workspace, "TileImage", *GRAPH[1:], prepare=os.setuid, prepared=(NOBODY,), log=tmp_path / "log"
+    )
+    assert done.returncode > 0 and "Traceback" not in done.stdout, done.stdout
+    assert "ermission" in done.stdout, done.stdout
+    assert run_warm(workspace, "TileImage", *GRAPH[1:]).returncode == 0
+
+
+@pytest.mark.postgis
+def test_a_server_that_restarts_is_waited_for_and_one_that_is_gone_is_one_line(tmp_path):
+    if postgis.binaries() is None:
+        pytest.skip("no PostGIS on this machine")
+    with postgis.postgis_server() as server:
+        os.environ["PGPASSFILE"] = str(server.passfile)
+        store = PostGISStore(server.url)
+        assert not store.is_current("scene_042", "x")
+        wrong = PostGISStore(server.url.replace("jengo@", "nobody@"))
+        with pytest.raises(StoreError, match=r"PGPASS|password"):
+            wrong.is_current("scene_042", "x")
+    began = time.monotonic()
+    with pytest.raises(StoreError, match="Check that the server runs"):
+        store.is_current("scene_042", "x")
+    assert 1 < time.monotonic() - began < 60, "it was tried again, and given up"
+
+
+DAMAGES = {
+    "a flipped byte": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x07"),
+    "a missing byte": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "a missing file": lambda path: path.unlink(),
+}
+
+
+def test_damage_is_found_and_a_rerun_repairs_it(village, workspace):
+    assert verify(workspace).damages == []
+    (tile, *_), (weights,) = (
+        sorted(workspace.glob("work/scene_042/detections-*/r*.json")),
+        workspace.glob("work/networks/*/weights.h5"),
+    )
+    hurt = [
+        tile,
+        weights,
+        workspace / "output/scene_042.csv",
+        *workspace.glob("work/scene_001/pairs-*/pairs.json"),
+    ]
+    for path, damage in zip(hurt, [*DAMAGES.values(), DAMAGES["a flipped byte"]], strict=True):
+        damage(path)
+    found = verify(workspace).damages
+    assert {path.name for path in hurt} <= {damage.path.name for damage in found}
+    command = [sys.executable, "-m", "pipeline.verify", workspace, "--discard"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 1 and str(tile) in told.stdout and "Traceback" not in told.stderr
+    discard(found)
+    assert list(kills.differences(village, workspace)) == []
+
+
+def test_a_record_says_where_a_result_comes_from_and_no_secret(village):
+    for path in (village.undisturbed / "output" / "runs").glob("*.json"):
+        record = read_record(path)
+        assert record is not None and record.sha256.keys() == record.files.keys() != set()
+        assert {"Tiling", "Training", "Inference", "Aggregation"} <= record.settings.keys()
+        assert record.inputs and record.versions["torch"] and record.peak_memory_mib > 0
+        text = json.dumps(record.model_dump())
+        assert os.uname().nodename not in text and str(Path.home()) not in text
