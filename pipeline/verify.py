@@ -2,8 +2,8 @@
 
     python -m pipeline.verify [WORKSPACE] [--discard]
 
-Prints one line for each artifact that is damaged and exits 1; with `--discard` such artifacts go, so that the
-next run makes them again. Nothing else is changed, and inputs are never touched.
+Prints one line for each artifact that is damaged and exits 1; with `--discard` such artifacts go, and the
+tasks that make them again are named. Nothing else is changed, and inputs are never touched.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ from pipeline.steps.evaluation import Evaluation
 from pipeline.steps.training import read_tile_items
 from pipeline.tiling import read_tile_index
 
+_SHARED = {"networks": "TrainMaskRCNN", "calibrations": "CalibrateNetwork"}
+_TASKS = {
+    "tiles": "TileImage",
+    "labels": "LoadLabels",
+    "pairs": "CutTiles",
+    "detections": "InferShard",
+    "large": "InferLarge",
+}
+"""By the folders they fill, in the graph's order."""
+
 
 class Damage(NamedTuple):
     """One thing that is wrong, and what has to go for the next run to make it again."""
@@ -42,6 +52,34 @@ class Damage(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
+
+    @property
+    def remake(self) -> str:
+        """The task that makes it again, as luigi takes it; told from where it lies."""
+        return remake(self.discard[-1])
+
+
+def remake(path: Path) -> str:
+    """The task that makes an artifact, from the place of its folder, manifest or stamp.
+
+    >>> remake(Path("work/scene_042/detections-1234/shard_1_of_4.manifest.json"))
+    'InferShard --image-id scene_042 --shard 1'
+    >>> remake(Path("output/runs/scene_042.AggregateImage.json"))
+    'AggregateImage --image-id scene_042'
+    """
+    if path.parent.name == "runs":
+        name, task = path.stem.rsplit(".", 1)
+        return (
+            f"Submission --split {name.removeprefix('submission_')}"
+            if task == "Submission"
+            else (f"{task} --image-id {name}")
+        )
+    if path.parent.name in _SHARED:
+        return _SHARED[path.parent.name]
+    folder = path.parent if "manifest" in path.name else path
+    task = _TASKS[folder.name.partition("-")[0]]
+    shard = f" --shard {path.name.split('_')[1]}" if task == "InferShard" else ""
+    return f"{task} --image-id {folder.parent.name}{shard}"
 
 
 class Verified(NamedTuple):
@@ -227,7 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{found.records} run records, {found.files} files, {len(found.damages)} damaged")
     if options.discard and found.damages:
         discard(found.damages)
-        print("what is damaged is gone: run the same command again")
+        print("what is damaged is gone; these tasks make it again, with the settings that made it:")
+        for task in dict.fromkeys(damage.remake for damage in found.damages):
+            print(f"  luigi --module pipeline {task} --local-scheduler")
     return 1 if found.damages else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -164,7 +165,6 @@ class Step(luigi.Task):
         """
         output = self.workspace.output
         with self._watched(output) as (counts, finished), scratch_folder(output) as scratch:
-            sweep(target.record.parent)
             yield scratch, counts
             everything = {section.get_task_family(): section().described() for section in settings.ALL}
             target.publish(scratch, finished().model_copy(update={"settings": everything}))
@@ -175,7 +175,8 @@ class Step(luigi.Task):
 
         What killed processes left in the folder goes first; what the machine refuses is told in one line.
         """
-        sweep(self.workspace.check_inside(folder))
+        self.workspace.check_inside(folder)
+        _sweep_once(self.workspace.root, os.getpid())
         self._told = Telling()
         before, counts = self.digest, dict[str, int | float]()
         watch = Stopwatch(type(self).__name__, getattr(self, "image_id", None), before)
@@ -227,3 +228,11 @@ class ImageStep(Step):
 def digests(*steps: Step) -> dict[str, str]:
     """Digest of each step by its name."""
     return {type(step).__name__: step.digest for step in steps}
+
+
+@cache
+def _sweep_once(root: Path, pid: int) -> None:
+    """Removes what killed processes left anywhere in the workspace; once in a process."""
+    work, output = root / "work", root / "output"
+    for folder in (output, output / "runs", *work.glob("*"), *work.glob("*/*")):
+        sweep(folder)
