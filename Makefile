@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system bench bench-seams bench-training docs lock clean
+.PHONY: demo test test-all check postgis system bench bench-seams bench-training label-studio docs lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
@@ -52,6 +52,11 @@ bench-seams: .venv/peers system  ## how well and how fast seams are closed, besi
 
 bench-training: .venv/installed  ## what learning is worth, beside torchvision's reference; half an hour on two cores
 	$(BIN)/python -m tests.benchmarks.bench_training
+
+# Apart from ours: its pins and ours do not agree.
+label-studio: .venv/installed  ## what tests/test_label_studio.py needs: a Label Studio in an environment of its own
+	$(PYTHON) -m venv .venv/label-studio
+	.venv/label-studio/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
 
 docs: .venv/installed  ## the reference pages, from the code
 	$(BIN)/python docs/reference.py

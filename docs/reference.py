@@ -19,9 +19,12 @@ from pipeline.coverage import Coverage
 from pipeline.metrics import AveragePrecision, BoundaryQuality, Confusion, ImageMetrics, SizeClass
 from pipeline.outputs import Building
 from pipeline.review.ceiling import Ceiling
+from pipeline.review.changes import RoundNumbers, RoundsReport, Tally
+from pipeline.review.records import QueuedTile, Round
 from pipeline.seam_score import SeamScore, SeamSide
 from pipeline.steps.checking import LabelCheck, LabelShift
 from pipeline.steps.evaluation import Evaluation
+from pipeline.steps.importing import Imported, ReviewedTile
 from pipeline.temperature import Reliability
 from pipeline.thresholds import Cut
 
@@ -91,6 +94,13 @@ def artifacts_page() -> str:
         LabelCheck: "output/<image>.checks.json",
         LabelShift: "",
         Ceiling: "",
+        Round: "review/round_<n>/round.json",
+        QueuedTile: "",
+        Imported: "review/round_<n>/imported.json",
+        ReviewedTile: "",
+        RoundNumbers: "review/round_<n>/numbers.json",
+        Tally: "",
+        RoundsReport: "review/round_<n>/report.json",
     }
     for kind, place in titles.items():
         lines += ["", f"## {kind.__name__}", ""] + ([f"`{place}`", ""] if place else [])

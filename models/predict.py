@@ -134,6 +134,19 @@ class Predictor:
             logger.warning("%.0f MiB are free: %d images at a time, not %d", free, room, shape[0])
 
     @torch.inference_mode()
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Return what the backbone says of each of uint8[n,3,h,w] images, float32[n,d].
+
+        The mean over the image of every map of the pyramid: images of alike ground lie near each other.
+        """
+        self._model.eval()
+        tensors = [image.to(self.device) for image in torch.from_numpy(np.ascontiguousarray(images))]
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            maps = self._model.backbone(self._model.transform(tensors)[0].tensors)
+        means = [level.float().mean(dim=(2, 3)) for level in maps.values()]
+        return torch.cat(means, dim=1).cpu().numpy()
+
+    @torch.inference_mode()
     def _predict_batch(self, batch: np.ndarray) -> list[Prediction]:
         images = torch.from_numpy(np.ascontiguousarray(batch))
         images = images.to(self.device, non_blocking=images.is_pinned())

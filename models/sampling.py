@@ -4,7 +4,8 @@ Every tile has a weight, its share of an epoch's showings:
 
 - with items: by how rare its rarest category is (`repeat_factors`);
 - without: by how much was wrongly found in it (hard negatives), all of them together held to
-  `Recipe.negative_share`.
+  `Recipe.negative_share`;
+- and all by the weight they were given, such as for having been looked at by people.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Contents(NamedTuple):
     """bool[n], whether the tile has no item at all, of known category or not."""
     sides: np.ndarray
     """float64[m], mean side (root of width x height) in px of the box of every item that is learnt."""
+    given: np.ndarray | float = 1.0
+    """float64[n], the weight that each tile was given."""
 
 
 def survey(tiles: Sequence[TrainingTile], categories: tuple[str, ...], recipe: Recipe) -> Contents:
@@ -60,7 +63,7 @@ def survey(tiles: Sequence[TrainingTile], categories: tuple[str, ...], recipe: R
         learnt = np.minimum(right - left, bottom - top) >= recipe.min_item_px
         learnt &= items.visible_shares >= recipe.min_visible_share
         sides.append(np.sqrt((right - left) * (bottom - top))[learnt])
-    return Contents(present, empty, np.concatenate(sides))
+    return Contents(present, empty, np.concatenate(sides), np.array([tile.weight for tile in tiles]))
 
 
 def repeat_factors(present: np.ndarray, rare_share: float) -> np.ndarray:
@@ -96,7 +99,7 @@ def showing_weights(contents: Contents, false_positives: np.ndarray, recipe: Rec
     full, rest = weights[~empty].sum(), weights[empty].sum()
     if full and rest and rest > recipe.negative_share * (full + rest):
         weights[empty] *= recipe.negative_share / (1 - recipe.negative_share) * full / rest
-    return weights
+    return weights * contents.given
 
 
 def draw_epoch(weights: np.ndarray, epoch: int, recipe: Recipe) -> list[Draw]:

@@ -26,6 +26,8 @@ class TrainingTile(NamedTuple):
 
     image: Path
     items: Path
+    weight: float = 1.0
+    """How often it is shown, for each showing of a tile with weight 1."""
 
 
 class Items(NamedTuple):
@@ -83,7 +85,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def digest_tiles(tiles: Sequence[TrainingTile]) -> str:
-    """Return the SHA-256 of what is learnt from: every item file, and every picture's size in bytes.
+    """Return the SHA-256 of what is learnt from: item files, pictures' sizes in bytes, weights.
 
     Raises:
         DatasetError: a file is missing.
@@ -93,6 +95,8 @@ def digest_tiles(tiles: Sequence[TrainingTile]) -> str:
         try:
             digest.update(f"{tile.image.name} {tile.image.stat().st_size}\n".encode())
             digest.update(tile.items.read_bytes())
+            if tile.weight != 1:
+                digest.update(f"{tile.weight!r}\n".encode())
         except FileNotFoundError as error:
             raise DatasetError("no such file", where=error.filename, remedy=_REMEDY) from None
     return digest.hexdigest()

@@ -27,6 +27,10 @@ from pipeline.tasks import (  # isort: skip
     ReportImages,
     Submission,
     CheckLabels,
+    SelectTiles,
+    ExportReview,
+    ImportReview,
+    ReviewRound,
 )
 
 __all__ = [  # noqa: RUF022 (run order)
@@ -49,6 +53,10 @@ __all__ = [  # noqa: RUF022 (run order)
     "ReportImages",
     "Submission",
     "CheckLabels",
+    "SelectTiles",
+    "ExportReview",
+    "ImportReview",
+    "ReviewRound",
 ]
 
 set_defaults()

@@ -151,6 +151,8 @@ class Pair(Artifact):
     window: Window
     label_ids: list[int]
     """Of the buildings it shows, in whole or in part."""
+    reviewed_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of it that people have looked at in a review."""
 
 
 class PairIndex(Versioned):
@@ -160,6 +162,8 @@ class PairIndex(Versioned):
     crs: str
     transform: tuple[float, float, float, float, float, float]
     pairs: list[Pair]
+    held_out: list[Window] | None = None
+    """Ground that stays held out since it was when a review began; None where it is chosen anew."""
 
 
 class ModelTag(Artifact):

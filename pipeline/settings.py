@@ -41,6 +41,7 @@ from pipeline.outputs import FORMATS
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery as ImageryRules
 from pipeline.regularize import RegularizeRules
+from pipeline.review.rules import ReviewRules
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.seams import MergeRules
 from pipeline.thresholds import ThresholdRules
@@ -309,6 +310,10 @@ class Training(Section):
         default=0.2,
         description="Share of each training image's ground that is held out, 0 to 1, where none is whole.",
     )
+    reviewed_weight = luigi.FloatParameter(
+        default=3.0,
+        description="How often a tile that people have looked at is shown, for each showing of another.",
+    )
 
 
 @knobs_of(ThresholdRules, CalibrationRules)
@@ -398,9 +403,36 @@ class Checks(Section):
     """What counts as wrong with labels."""
 
 
+@knobs_of(ReviewRules)
+class Review(Section):
+    """Which images and tiles people look at, and what becomes of their corrections."""
+
+    images = luigi.ListParameter(
+        default=(),
+        significant=False,
+        description="JSON list of image ids to look at; empty: all of input/review, else of input/training.",
+    )
+    labels = luigi.ChoiceParameter(
+        default="newest",
+        choices=("newest", "drawn"),
+        significant=False,
+        description="Whether labels that people corrected count, or the label files alone.",
+    )
+    ensemble = luigi.ListParameter(
+        default=(),
+        description="JSON list of beginnings of versions' names, such as maskrcnn_small-1a2b: buildings of "
+        "other networks to fuse with the network's own, and to be unsure of where they differ.",
+    )
+    label_studio_url = luigi.Parameter(
+        default="",
+        significant=False,
+        description="Address of a Label Studio server to make a project on; empty: files only.",
+    )
+
+
 ALL: tuple[type[Section], ...] = (
     Storage, Imagery, Tiling, Labels, Pairs, Training, Thresholds, Inference, Outlines,
-    LargeBuildings, Aggregation, Metrics, Checks
+    LargeBuildings, Aggregation, Metrics, Checks, Review
 )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Held out are the images named, or where none is named a part of every image. What a held-out tile shows is
 learnt from in no other tile: where tiles overlap, where a building reaches over the border, and where two
-images show the same ground, the tiles concerned belong to neither side.
+images show the same ground, the tiles concerned belong to neither side. Where people have corrected labels,
+and so changed which tiles there are, the ground that was held out before stays held out.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 import shapely
 
 from pipeline.errors import SettingsError
-from pipeline.frames import LONLAT, px_to_crs, reproject
-from pipeline.schema import PairIndex
+from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
+from pipeline.schema import PairIndex, Window
 
 _PIXEL_EDGE = 0.5
 """How far, in pixels, two tiles may reach into each other: by rounding, never by a whole pixel."""
@@ -57,10 +58,32 @@ def split_pairs(images: Sequence[PairIndex], held_out: Collection[str], share: f
 
 def _split_image(image: PairIndex, held_out: Collection[str], share: float) -> Sides:
     everything, nothing = np.arange(len(image.pairs)), np.arange(0)
-    if held_out:
-        return Sides(nothing, everything) if image.image_id in held_out else Sides(everything, nothing)
     windows = np.array([pair.window for pair in image.pairs], dtype=np.int64).reshape(-1, 4)
-    return split_by_area(windows, [pair.label_ids for pair in image.pairs], share)
+    label_ids = [pair.label_ids for pair in image.pairs]
+    if image.image_id in held_out:
+        return Sides(nothing, everything)
+    if image.held_out is not None:
+        return split_by_ground(windows, label_ids, image.held_out)
+    return Sides(everything, nothing) if held_out else split_by_area(windows, label_ids, share)
+
+
+def split_by_ground(
+    windows: np.ndarray, label_ids: Sequence[Collection[int]], ground: Sequence[Window]
+) -> Sides:
+    """Tiles wholly on ground that is held out, and those with no pixel and no building of it.
+
+    Args:
+        windows: int64[t, 4] of col_off, row_off, width, height in image pixels.
+        label_ids: of the buildings in each of the t tiles.
+        ground: the ground, as windows; none holds nothing out.
+    """
+    boxes, kept_apart = window_boxes(windows), shapely.union_all(window_boxes(ground))
+    shared = shapely.area(shapely.intersection(boxes, kept_apart))
+    held_out = shared >= shapely.area(boxes)
+    tiles, labels = _showings(label_ids)
+    seen = np.isin(labels, labels[held_out[tiles]])
+    apart = np.bincount(tiles[seen], minlength=len(windows)) == 0
+    return Sides(np.flatnonzero((shared == 0) & apart), np.flatnonzero(held_out))
 
 
 def split_by_area(windows: np.ndarray, label_ids: Sequence[Collection[int]], share: float) -> Sides:

@@ -10,6 +10,7 @@
       work/training_sets/<digest>/                         images, labels, annotations for other networks
       output/<image_id>.csv, .geojson, .report.json, .html what people take
       output/runs/<image_id>.<task>.json                   the run record that stamps them
+      review/round_<n>/                                    what went out, what came back, corrected labels
       review/versions/<image_id>/<version>.gpkg            labels and buildings side by side, for good
 
 Artifacts in `work` carry the digest of what made them in their path, so two settings never meet.
@@ -18,6 +19,7 @@ Results in `output` keep friendly names; their run record says which digest they
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -55,6 +57,23 @@ class Workspace:
     def review(self) -> Path:
         """The folder of the review loop: what goes out to people, and what they made of it."""
         return self.root / "review"
+
+    def round_folder(self, number: int) -> Path:
+        """The folder of a review round."""
+        return self.review / f"round_{number:03d}"
+
+    def find_corrected(self, image_id: str) -> Path | None:
+        """The label file of an image as people corrected it last; None where nobody did."""
+        return self._last_round(f"labels/{image_id}.gpkg")
+
+    def find_corrected_area(self, image_id: str) -> Path | None:
+        """The ground on which corrected labels are complete; None for all of it."""
+        corrected = self.find_corrected(image_id)
+        area = corrected.parents[1] / "areas" / f"{image_id}.gpkg" if corrected else None
+        return area if area and area.is_file() else None
+
+    def _last_round(self, name: str) -> Path | None:
+        return max(self.review.glob(f"round_*/{name}"), default=None)
 
     def artifact(self, image_id: str, kind: str, digest: str) -> Path:
         """Path of an artifact's folder: `work/<image_id>/<kind>-<digest>`."""
@@ -219,6 +238,28 @@ class PublishedTarget(luigi.Target):
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
+
+
+class ReturnedTarget(luigi.Target):
+    """What people handed back, complete when every file of it has been read as it is now.
+
+    Args:
+        imported: JSON whose `files` are sizes and modification times of what was read.
+        folder: what was handed back.
+        suffixes: of files that count.
+    """
+
+    def __init__(self, imported: Path, folder: Path, suffixes: tuple[str, ...]):
+        self.imported, self.folder, self.suffixes = imported, folder, suffixes
+
+    def exists(self) -> bool:
+        """Whether nothing was handed back since."""
+        try:
+            read = json.loads(self.imported.read_bytes())["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return read == {path.name: _stat(path) for path in there if path.suffix.lower() in self.suffixes}
 
 
 class LabelStoreTarget(luigi.Target):

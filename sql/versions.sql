@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS jengo.versions (
 );
 
 COMMENT ON TABLE jengo.versions IS 'One row per image and version of its buildings';
-COMMENT ON COLUMN jengo.versions.kind IS 'drawn, model, ensemble or reviewed';
+COMMENT ON COLUMN jengo.versions.kind IS 'drawn, model, ensemble, proposed or reviewed';
 COMMENT ON COLUMN jengo.versions.digest IS 'Of what the rows were made from';
 COMMENT ON COLUMN jengo.versions.round IS 'Of the review, from 1; 0: of none';
 COMMENT ON COLUMN jengo.versions.ground IS 'Where the rows are complete; NULL: everywhere';

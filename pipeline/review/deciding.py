@@ -7,7 +7,7 @@ The rules, in words:
 - A building that several reviewed tiles show is decided in the tile that shows most of it.
 - A proposal that is left as it was is accepted, whole, with its holes; one in another category is
   reclassified; one with another outline is edited: of a building that the tile's edge cuts, the part inside
-  is replaced. One that is gone is rejected, unless the tile shows less than half of it.
+  is replaced. One that is gone is rejected, unless a chip shows less than half of it.
 - What overlaps no proposal is added.
 - Outside the reviewed tiles labels stay as they were, and proposals of networks are nothing.
 """
@@ -36,7 +36,7 @@ UNCHANGED_PX = 0.05
 SAME_IOU = 0.3
 """Overlap from which a drawing without a proposal's id was made from it."""
 REJECTING_SHARE = 0.5
-"""Share of a building that a tile must show for its absence to mean anything."""
+"""Share of a building that a chip must show for its absence to mean anything."""
 
 
 class Verdict(NamedTuple):
@@ -137,7 +137,8 @@ def _judge(
     for one in shown:
         mine = answers.get(one.row_id)
         if mine is None:
-            status: Status = "rejected" if one.visible_share >= REJECTING_SHARE else "kept"
+            gone = not review.clipped or one.visible_share >= REJECTING_SHARE
+            status: Status = "rejected" if gone else "kept"
             polygon, category, seconds = whole[one.row_id], one.category, float("nan")
         else:
             building = buildings[mine]

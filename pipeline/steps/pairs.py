@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas
@@ -14,10 +15,11 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.windows import transform as window_transform
 
-from pipeline.frames import crs_to_px, px_to_crs, window_boxes
+from pipeline.frames import crs_to_px, px_to_crs, window_box, window_boxes
 from pipeline.pairs import PairRules, choose_tiles, items_in_tile
 from pipeline.raster import Imagery, Raster
-from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems
+from pipeline.review.corrected import Marks
+from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems, Window
 from pipeline.steps import Progress
 
 
@@ -40,6 +42,7 @@ def cut_tiles(
     rules: PairRules,
     folder: Path,
     progress: Progress,
+    marks: Marks | None = None,
 ) -> None:
     """Writes tiles/<tile_id>.tif and items/<tile_id>.json for every chosen tile, and pairs.json.
 
@@ -52,6 +55,7 @@ def cut_tiles(
         rules: which tiles to choose.
         folder: an existing folder to write into.
         progress: told after every tile.
+        marks: what people have looked at, and what is never learnt from; None where labels are not theirs.
     """
     for name in ("tiles", "items"):
         (folder / name).mkdir()
@@ -59,19 +63,33 @@ def cut_tiles(
     rows_of = items.groupby("tile_id").indices
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
     chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules)
+    shares = _window_shares(chosen, marks.reviewed if marks else [])
     pairs, started = list[Pair](), time.monotonic()
     with Raster(source, index.grid, imagery) as raster:
-        for done, tile in enumerate(chosen, start=1):
+        for done, (tile, share) in enumerate(zip(chosen, shares, strict=True), start=1):
             image = _blacken(raster.read(tile.window), tile, area_px)
             _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)
             rows = items.iloc[rows_of.get(tile.tile_id, [])]
             ids = _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
-            pairs.append(Pair(tile_id=tile.tile_id, window=tile.window, label_ids=ids))
+            pairs.append(Pair(tile_id=tile.tile_id, window=tile.window, label_ids=ids, reviewed_share=share))
             rate = done / (time.monotonic() - started)
             progress(done / len(chosen), f"tile {done}/{len(chosen)}, {rate:.0f} tiles/s")
     grid = index.grid
-    made = PairIndex(image_id=index.image_id, crs=grid.crs, transform=grid.transform, pairs=pairs)
+    made = PairIndex(
+        image_id=index.image_id,
+        crs=grid.crs,
+        transform=grid.transform,
+        pairs=pairs,
+        held_out=marks.held_out if marks else None,
+    )
     (folder / "pairs.json").write_text(made.model_dump_json())
+
+
+def _window_shares(tiles: Sequence[Tile], windows: Sequence[Window]) -> list[float]:
+    """Share of each tile on the ground of these windows."""
+    ground = shapely.union_all([window_box(window) for window in windows])
+    boxes = window_boxes([tile.window for tile in tiles])
+    return (shapely.area(shapely.intersection(boxes, ground)) / shapely.area(boxes)).tolist()
 
 
 def _area_shares(index: TileIndex, area_px: shapely.Geometry | None) -> np.ndarray:

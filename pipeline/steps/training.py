@@ -14,7 +14,7 @@ from pipeline.errors import ArtifactError
 from pipeline.evaluate import pool, score_image
 from pipeline.evidence import TileSample
 from pipeline.held_out import item_polygon
-from pipeline.schema import Item, PairIndex, TileItems, Versioned
+from pipeline.schema import Item, PairIndex, TileItems, Versioned, Window
 from pipeline.settings import Training
 from pipeline.split import split_pairs
 from pipeline.steps import Progress
@@ -57,8 +57,8 @@ def train_network(
     learnt, held_out = read_sides(folders, held_out_images, training.validation_share)
     learn, check = (
         [
-            TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json")
-            for folder, tile in side
+            TrainingTile(folder / "tiles" / f"{tile}.tif", folder / "items" / f"{tile}.json", weight)
+            for (folder, tile), weight in zip(side, _weights(side, training.reviewed_weight), strict=True)
         ]
         for side in (learnt, held_out)
     )
@@ -89,6 +89,30 @@ def read_sides(
         learnt += [(folder, image.pairs[index].tile_id) for index in sides.learnt]
         held_out += [(folder, image.pairs[index].tile_id) for index in sides.held_out]
     return learnt, held_out
+
+
+def held_out_ground(
+    folders: Sequence[Path], held_out_images: Sequence[str], share: float
+) -> dict[str, list[Window]]:
+    """By image, the windows of the tiles that `read_sides` holds out, and ground that was so before."""
+    _, held_out = read_sides(folders, held_out_images, share)
+    ground: dict[str, list[Window]] = {}
+    for folder in folders:
+        image = _read(PairIndex, folder / "pairs.json")
+        windows = {pair.window for pair in image.pairs if (folder, pair.tile_id) in held_out}
+        ground[image.image_id] = sorted(windows | set(image.held_out or ()))
+    return ground
+
+
+def _weights(pairs: Sequence[FoundPair], reviewed_weight: float) -> list[float]:
+    """How often each tile is to be shown: more where people have looked at it, by how much of it."""
+    indexes = {folder: _read(PairIndex, folder / "pairs.json") for folder in dict(pairs)}
+    shares = {
+        (folder, pair.tile_id): pair.reviewed_share
+        for folder, index in indexes.items()
+        for pair in index.pairs
+    }
+    return [1.0 + (reviewed_weight - 1.0) * shares[pair] for pair in pairs]
 
 
 def tile_samples(predictor: Predictor, pairs: Sequence[FoundPair], recipe: Recipe) -> Iterator[TileSample]:

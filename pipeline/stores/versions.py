@@ -22,9 +22,9 @@ import shapely
 from pipeline.checks import Shift
 from pipeline.errors import SettingsError, StoreError
 
-Kind = Literal["drawn", "model", "ensemble", "reviewed"]
+Kind = Literal["drawn", "model", "ensemble", "proposed", "reviewed"]
 """drawn: a label file's rows; model: a network's buildings; ensemble: several networks' buildings fused;
-reviewed: what people made of proposals."""
+proposed: what people were shown; reviewed: what they made of it."""
 
 TEXTS = ("category", "scores", "parent", "model", "person", "file", "status")
 NUMBERS = ("score", "seconds")

@@ -16,6 +16,7 @@ from pipeline.errors import ArtifactError, SettingsError
 from pipeline.labels import read_area
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery
+from pipeline.review.corrected import read_marks
 from pipeline.schema import TileIndex
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
@@ -151,7 +152,7 @@ class CutTiles(ImageStep):
     def run(self) -> None:
         """Asks the store once for the items of all tiles, and cuts the chosen ones out."""
         with self.making(self.folder("pairs")) as folder:
-            index, area = self.tiles.read(), self.labels.labels.area
+            index, area, corrected = self.tiles.read(), self.labels.labels.area, self.labels.labels.corrected
             items = self.labels.store.items_in_tiles(self.image_id, tile_frame(index), self.labels.digest)
             ground = read_area(area, index.grid.crs) if area else None
             cut_tiles(
@@ -163,6 +164,7 @@ class CutTiles(ImageStep):
                 settings.Pairs().rules(PairRules),
                 folder,
                 self.progress,
+                read_marks(corrected) if corrected else None,
             )
 
 
@@ -186,7 +188,7 @@ class TrainMaskRCNN(Step):
         listed = [entry.image_id for entry in self._catalogue.values() if entry.split == "training"]
         labelled = {image_id for image_id in listed if SourceLabels(image_id=image_id).found}
         images = list(settings.Training().images) or sorted(
-            labelled | set(self.workspace.images_of("training"))
+            labelled | set(self.workspace.images_of("training")) | set(self.reviewed)
         )
         if not images:
             raise SettingsError(
@@ -206,6 +208,12 @@ class TrainMaskRCNN(Step):
     @property
     def _catalogue(self) -> dict[str, Entry]:
         return read_catalogue(settings.Storage().catalogue)
+
+    @property
+    def reviewed(self) -> list[str]:
+        """Ids of the images that nobody had labelled before a review."""
+        images = self.workspace.images_of("review")
+        return [image_id for image_id in images if SourceLabels(image_id=image_id).found]
 
     @property
     def pairs(self) -> list[CutTiles]:

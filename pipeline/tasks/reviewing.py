@@ -1,95 +1,251 @@
-"""The review loop: what is wrong with labels, which tiles people look at, and what comes back from them."""
+"""A review round: out to people, back from them, and what it brought."""
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import luigi
 
 from pipeline import settings
-from pipeline.checks import CheckRules
+from pipeline.atomic import write_atomic
+from pipeline.labels import read_area
 from pipeline.raster import Imagery
-from pipeline.steps.checking import check_labels, model_rows, now, write_findings
-from pipeline.steps.detection_rows import read_detections
-from pipeline.stores.versions import Version, VersionStore, open_versions
-from pipeline.targets import PublishedTarget, Workspace
-from pipeline.tasks.learning import TileImage
+from pipeline.review.changes import RoundNumbers, RoundsReport
+from pipeline.review.corrected import read_marks
+from pipeline.review.page import render_rounds
+from pipeline.review.proposals import propose
+from pipeline.review.records import Queue, Round
+from pipeline.review.returned import SUFFIXES, returned_files
+from pipeline.seams import MergeRules
+from pipeline.steps.checking import now
+from pipeline.steps.importing import Earlier, import_round, read_imported, read_round
+from pipeline.steps.judging import Truth, fuse_versions, score_versions
+from pipeline.steps.labeling_server import download_reviews, upload_round
+from pipeline.steps.outgoing import Proposed, export_round
+from pipeline.stores.versions import Version, row_frame
+from pipeline.targets import ReturnedTarget, fingerprint
+from pipeline.tasks.checking import keep_buildings, open_workspace_versions
+from pipeline.tasks.learning import LoadLabels
 from pipeline.tasks.mapping import AggregateImage
+from pipeline.tasks.selecting import RoundStep, SelectTiles, held_out_of, versions_to_fuse
 from pipeline.tasks.sources import SourceLabels
-from pipeline.tasks.step import ImageStep, Step
+from pipeline.tasks.step import Step
 
 logger = logging.getLogger("luigi-interface")
 
 
-def open_workspace_versions(workspace: Workspace) -> VersionStore:
-    """The versions of a workspace's buildings: where labels are in a database there, else in files."""
-    return open_versions(settings.Labels().database, workspace.review / "versions")
-
-
-def keep_buildings(buildings: AggregateImage, number: int) -> str:
-    """Name of the version that holds an image's published buildings, kept if it is new.
-
-    Args:
-        buildings: the map of the image, complete.
-        number: the round it is kept for, 0 for none.
-    """
-    index, made_at = buildings.shards[0].tiles.read(), now()
-    tile = index.tiles[0].tile_id
-    model = read_detections(buildings.shards[0].detections / f"{tile}.json").model
-    version = Version(
-        f"{model.name}-{model.weights}-{buildings.digest}", "model", buildings.digest, number, made_at
-    )
-    rows = model_rows(
-        buildings.csv, index, settings.Labels().names, f"{model.name}/{model.weights}", made_at, number
-    )
-    open_workspace_versions(buildings.workspace).add(buildings.image_id, version, rows)
-    return version.name
-
-
-class CheckLabels(ImageStep):
-    """`<image_id>.checks.json`, `.csv`, `.gpkg`: what is wrong with labels, and the best they allow."""
-
-    sections = (settings.Checks, settings.Labels)
+class ExportReview(RoundStep):
+    """`review/round_<n>/`: what people look at, for QGIS, Label Studio and CVAT; never written twice."""
 
     @property
-    def labels(self) -> SourceLabels:
-        """What is checked, as drawn."""
-        return SourceLabels(image_id=self.image_id)
+    def tiles(self) -> SelectTiles:
+        """The tiles."""
+        return SelectTiles(round=self.round)
 
     @property
-    def buildings(self) -> AggregateImage:
-        """What a network sees."""
-        return AggregateImage(image_id=self.image_id)
+    def evaluation(self) -> list[AggregateImage]:
+        """The labelled images that no network learns from, on which rounds are compared."""
+        images = [name for name in self.workspace.images_of("test") if SourceLabels(image_id=name).found]
+        return [AggregateImage(image_id=image_id) for image_id in images]
 
     @property
-    def tiles(self) -> TileImage:
-        """The image's frame."""
-        return TileImage(image_id=self.image_id)
+    def labels(self) -> dict[str, LoadLabels]:
+        """By image, the labels there are."""
+        labelled = [name for name in self.images if SourceLabels(image_id=name).found]
+        return {image_id: LoadLabels(image_id=image_id) for image_id in labelled}
 
     def requires(self) -> list[Step]:
-        """Labels, and the buildings they are compared with."""
-        return [self.tiles, self.labels, self.buildings]
+        """The tiles, the labels there are, and what is compared between rounds."""
+        return [self.tiles, *self.evaluation, *self.labels.values()]
 
-    def output(self) -> PublishedTarget:
-        """The findings."""
-        return PublishedTarget(self.workspace.record(self.image_id, "CheckLabels"), self.digest)
+    def output(self) -> luigi.LocalTarget:
+        """What went out."""
+        return luigi.LocalTarget(str(self.place / "round.json"))
 
     def run(self) -> None:
-        """Compares, and writes the table, the map layer and the ceiling."""
-        against = keep_buildings(self.buildings, 0)
-        with self.publishing(self.output()) as (folder, counts):
-            check, findings = check_labels(
-                self.tiles.read(),
-                self.tiles.image.source,
-                settings.Imagery().rules(Imagery),
-                self.labels.source,
-                self.labels.area,
-                settings.Labels(),
-                settings.Checks().rules(CheckRules),
+        """Keeps the proposals as versions, and writes them for every tool."""
+        exported = {task.image_id: self._propose(task) for task in self.tiles.buildings}
+        round_ = self._round({image_id: names for image_id, (_, names) in exported.items()})
+        with self.making(self.place) as folder:
+            images = {image_id: proposed for image_id, (proposed, _) in exported.items()}
+            export_round(round_, images, settings.Imagery().rules(Imagery), folder, self.progress)
+            if url := settings.Review().label_studio_url:
+                project = upload_round(folder, url, f"{self.workspace.root.name}, round {self.round}")
+                (folder / "label_studio" / "project.json").write_text(json.dumps({"project": project}))
+        logger.info(
+            "%s: %d tiles are in %s; put what comes back into its folder returned",
+            self,
+            len(round_.tiles),
+            self.place,
+        )
+
+    def _propose(self, buildings: AggregateImage) -> tuple[Proposed, Names]:
+        """What people are shown of an image, and the versions that it is made from."""
+        image_id, made_at, store = buildings.image_id, now(), open_workspace_versions(self.workspace)
+        mine = found = keep_buildings(buildings, self.round)
+        if others := versions_to_fuse(store, image_id, mine):
+            names = [mine, *others]
+            found = f"ensemble-{settings.digest(names)}"
+            version = Version(found, "ensemble", settings.digest(names), self.round, made_at)
+            rules = settings.Aggregation().rules(MergeRules)
+            grid = buildings.shards[0].tiles.read().grid
+            fuse_versions(image_id, names, version, store, grid, settings.Labels().names, rules)
+        base = self._base(image_id, made_at)
+        rows = propose(
+            store.read(image_id, base) if base else None,
+            base or "",
+            store.read(image_id, found),
+            found,
+            self.round,
+            made_at,
+        )
+        proposals = f"proposals_{self.round:03d}-{settings.digest(base, found, made_at)}"
+        store.add(image_id, Version(proposals, "proposed", proposals, self.round, made_at), rows)
+        source = buildings.shards[0].tiles.image.source
+        return Proposed(source, store.read(image_id, proposals)), Names(proposals, base, mine)
+
+    def _base(self, image_id: str, made_at: str) -> str | None:
+        """Name of the version that holds the image's labels; None where there are none."""
+        if image_id not in self.labels:
+            return None
+        task, store = self.labels[image_id], open_workspace_versions(self.workspace)
+        if task.labels.corrected:
+            return read_imported(task.labels.corrected.parents[1] / "imported.json").versions[image_id]
+        name = f"labels-{task.digest}"
+        area, labels = task.labels.area, task.store.read_labels(image_id)
+        rows = row_frame(
+            labels.geometry.values,
+            labels.crs,
+            category=labels["category"].tolist(),
+            file=task.labels.source.name,
+            made_at=made_at,
+        )
+        ground = read_area(area, labels.crs) if area else None
+        store.add(image_id, Version(name, "drawn", task.digest, 0, made_at, ground), rows)
+        return name
+
+    def _round(self, names: Mapping[str, Names]) -> Round:
+        queue = Queue.model_validate_json(self.tiles.queue.read_bytes())
+        held_out = held_out_of(self.images)
+        evaluated = {task.image_id: keep_buildings(task, self.round) for task in self.evaluation}
+        evaluated |= {image_id: names[image_id].found for image_id, ground in held_out.items() if ground}
+        grids = {task.image_id: task.shards[0].tiles.read().grid for task in self.tiles.buildings}
+        return Round(
+            round=self.round,
+            exported_at=now(),
+            categories=list(settings.Labels().names),
+            tiles=queue.tiles,
+            grids=grids | {task.image_id: task.shards[0].tiles.read().grid for task in self.evaluation},
+            proposals={image_id: one.proposals for image_id, one in names.items()},
+            bases={image_id: one.base for image_id, one in names.items() if one.base},
+            evaluated=evaluated,
+            held_out=held_out,
+        )
+
+
+class Names(NamedTuple):
+    """The versions behind what people are shown of an image."""
+
+    proposals: str
+    base: str | None
+    """Of its labels; None where there are none."""
+    found: str
+    """Of the network's buildings."""
+
+
+class ImportReview(RoundStep):
+    """Corrected labels beside the old ones, from what lies in `review/round_<n>/returned/`, and numbers."""
+
+    def requires(self) -> ExportReview:
+        """What went out."""
+        return ExportReview(round=self.round)
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What went out and what came back, and nothing that the corrections themselves will change."""
+        files = [self.place / "round.json", *returned_files(self.returned)]
+        return {path.name: fingerprint(path) for path in files if path.is_file()}
+
+    @property
+    def returned(self) -> Path:
+        """Where people put what they made of it."""
+        return self.place / "returned"
+
+    def output(self) -> ReturnedTarget:
+        """What was read."""
+        return ReturnedTarget(self.place / "imported.json", self.returned, SUFFIXES)
+
+    def run(self) -> None:
+        """Reads what was returned, after fetching it where it is on a Label Studio server."""
+        project, fetched = self.place / "label_studio" / "project.json", self.returned / "label_studio.json"
+        if settings.Review().label_studio_url and project.is_file() and not fetched.exists():
+            number = json.loads(project.read_bytes())["project"]
+            tasks = download_reviews(settings.Review().label_studio_url, number)
+            write_atomic(fetched, json.dumps(tasks))
+        round_ = read_round(self.place / "round.json")
+        with self.finishing(self.place / "import.run.json") as counts:
+            imported, numbers = import_round(
+                round_,
+                returned_files(self.returned),
                 open_workspace_versions(self.workspace),
-                Version(f"drawn-{self.labels.digest}", "drawn", self.labels.digest, 0, now()),
-                against,
+                settings.Labels(),
+                {image_id: marks for image_id in round_.proposals if (marks := self._earlier(image_id))},
+                self.place,
+                now(),
             )
-            counts |= check.findings
-            stem = folder / f"{self.image_id}.checks"
-            write_findings(stem, findings)
-            stem.with_name(f"{stem.name}.json").write_text(check.model_dump_json(indent=1))
-        logger.info("check of %s\n%s", self.image_id, check.table())
+            counts |= {"tiles": len(imported.tiles), "added": numbers.added}
+        write_atomic(self.place / "numbers.json", numbers.model_dump_json(indent=1))
+        write_atomic(self.place / "imported.json", imported.model_dump_json(indent=1))
+        logger.info("%s\n%s", self, numbers.table())
+
+    def _earlier(self, image_id: str) -> Earlier | None:
+        """What earlier rounds say of an image; None where they say nothing."""
+        for path in reversed(self.earlier):
+            labels = path.with_name("labels") / f"{image_id}.gpkg"
+            if labels.is_file():
+                return Earlier(*read_marks(labels))
+        return None
+
+
+class ReviewRound(RoundStep):
+    """A round in one command: takes back what is out, learns from it, reports, hands out the next."""
+
+    def output(self) -> luigi.LocalTarget:
+        """The numbers of all rounds so far."""
+        return luigi.LocalTarget(str(self.place / "report.json"))
+
+    def run(self) -> Iterator[RoundStep]:
+        """Imports the round before, exports this one, and compares the networks of all."""
+        if self.round > 1:
+            yield ImportReview(round=self.round - 1)
+        # Asked for only now: what was imported decides what there is to learn from.
+        yield ExportReview(round=self.round)
+        numbers = [
+            RoundNumbers.model_validate_json(path.with_name("numbers.json").read_bytes())
+            for path in self.earlier
+        ]
+        report = RoundsReport(numbers=numbers, held_out=self._compare())
+        write_atomic(self.workspace.output / "review.html", render_rounds(report, self.workspace.root.name))
+        write_atomic(self.place / "report.json", report.model_dump_json(indent=1))
+        logger.info("%s\n%s", self, report.table())
+
+    def _compare(self) -> dict[str, dict[str, float]]:
+        """By round, how its network does on the ground and labels of today."""
+        folders = [self.workspace.round_folder(number) for number in range(1, self.round + 1)]
+        rounds = [read_round(folder / "round.json") for folder in folders]
+        last, truths = rounds[-1], {}
+        for image_id in last.evaluated:
+            labels = SourceLabels(image_id=image_id).found
+            if labels and all(image_id in one.evaluated for one in rounds):
+                ground = rounds[0].held_out.get(image_id, [])
+                truths[image_id] = Truth(last.grids[image_id], labels, ground)
+        store = open_workspace_versions(self.workspace)
+        return {
+            str(one.round): score_versions(one.evaluated, truths, store, settings.Labels())
+            for one in rounds
+            if truths
+        }

@@ -97,12 +97,18 @@ class FetchImage(ImageStep):
 
 
 class SourceLabels(ImageStep):
-    """The labels of an image: a vector file in input/<split>/labels."""
+    """The labels of an image: a vector file in input/<split>/labels, or what a review made of it."""
+
+    @property
+    def corrected(self) -> Path | None:
+        """Path of the labels as people corrected them last; None where nobody did, or it is not to count."""
+        counts = settings.Review().labels == "newest"
+        return self.workspace.find_corrected(self.image_id) if counts else None
 
     @property
     def found(self) -> Path | None:
         """Path of the label file; None when there is none."""
-        return self.workspace.find_labels(self.image_id)
+        return self.corrected or self.workspace.find_labels(self.image_id)
 
     @property
     def source(self) -> Path:
@@ -123,6 +129,8 @@ class SourceLabels(ImageStep):
     @property
     def area(self) -> Path | None:
         """Path of the polygons within which the labels are complete; None for the whole image."""
+        if self.corrected:
+            return self.workspace.find_corrected_area(self.image_id)
         return self.workspace.find_area(self.image_id)
 
     @property

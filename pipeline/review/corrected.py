@@ -1,0 +1,143 @@
+"""Corrected labels: the rows that follow from verdicts, and the file that training reads them from.
+
+The file is a label file like any other (layer `labels`, the condition in its own words), with two tables
+beside: the windows that people have looked at, and those that no round ever learns from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+
+from pipeline.errors import LabelError
+from pipeline.frames import px_to_crs, window_box
+from pipeline.review.deciding import Verdict
+from pipeline.schema import Grid, Window
+from pipeline.stores.versions import row_frame
+
+LABELS, REVIEWED, HELD_OUT = "labels", "reviewed", "held_out"
+
+
+class Marks(NamedTuple):
+    """Ground of an image that matters to training, as windows."""
+
+    reviewed: list[Window]
+    held_out: list[Window]
+
+
+def correct(
+    rows: geopandas.GeoDataFrame,
+    base_name: str | None,
+    verdicts: Sequence[Verdict],
+    grid: Grid,
+    version: tuple[str, int, str],
+) -> geopandas.GeoDataFrame:
+    """The rows of the reviewed version.
+
+    Args:
+        rows: the proposals.
+        base_name: version of the labels that were proposed; None for an image without labels.
+        verdicts: on the proposals, and on what was added.
+        grid: the image's frame.
+        version: name of the proposals' version, the round, and when it is imported.
+    """
+    proposals, number, made_at = version
+    decided = {verdict.row_id: verdict for verdict in verdicts if verdict.row_id}
+    kept: list[dict[str, Any]] = []
+    for row in rows.to_dict("records"):
+        verdict = decided.get(int(row["row_id"]))
+        was_label = base_name is not None and str(row["parent"]).startswith(f"{base_name}:")
+        told = row | {"parent": f"{proposals}:{row['row_id']}"}
+        if verdict is None or verdict.status == "kept":
+            kept += [told] if was_label else []
+        elif verdict.status != "rejected":
+            kept.append(_decided(told, verdict, grid, number, made_at))
+    for verdict in verdicts:
+        if verdict.status == "added":
+            kept.append(_decided({}, verdict, grid, number, made_at))
+    names = ("category", "score", "scores", "parent", "model", "person", "file", "seconds", "status")
+    columns: dict[str, list] = {name: [row.get(name) for row in kept] for name in names}
+    columns["round"] = [row.get("round", number) for row in kept]
+    columns["made_at"] = [row.get("made_at", made_at) for row in kept]
+    return row_frame([row["geometry"] for row in kept], rows.crs, **columns)
+
+
+def _decided(
+    row: Mapping[str, Any], verdict: Verdict, grid: Grid, number: int, made_at: str
+) -> dict[str, Any]:
+    geometry = row.get("geometry")
+    if verdict.status in ("edited", "added"):
+        geometry = px_to_crs([verdict.polygon_px], grid.transform)[0]
+    return dict(row) | {
+        "geometry": geometry,
+        "category": verdict.category,
+        "person": verdict.review.person,
+        "file": verdict.review.file,
+        "round": number,
+        "made_at": made_at,
+        "seconds": verdict.seconds,
+        "status": verdict.status,
+    }
+
+
+def corrected_ground(
+    base_ground: shapely.Geometry | None, has_base: bool, windows: Sequence[Window], grid: Grid
+) -> shapely.Geometry | None:
+    """Where corrected labels are complete, in the image's CRS; None for everywhere."""
+    if has_base and base_ground is None:
+        return None
+    boxes = px_to_crs(np.array([window_box(window) for window in windows], dtype=object), grid.transform)
+    return shapely.union_all([*boxes, *([base_ground] if has_base else [])])
+
+
+def write_corrected(
+    path: Path,
+    rows: geopandas.GeoDataFrame,
+    marks: Marks,
+    attribute: str,
+    spellings: Mapping[str, str],
+) -> None:
+    """Writes corrected labels as a label file.
+
+    Args:
+        path: where it goes, `.gpkg`.
+        rows: of the reviewed version.
+        marks: ground that matters to training.
+        attribute: name of the attribute that holds the condition; empty for none.
+        spellings: of a category in label files.
+    """
+    frame = rows.drop(columns=["row_id"]).astype({"round": "int64"})
+    for name in ("category", "scores", "parent", "model", "person", "file", "status", "made_at"):
+        frame[name] = frame[name].astype("string")
+    if attribute:
+        words = [spellings.get(name) if isinstance(name, str) else None for name in rows["category"]]
+        frame[attribute] = pd.Series(words, index=frame.index, dtype="string")
+    pyogrio.write_dataframe(frame, path, layer=LABELS, driver="GPKG", geometry_type="Polygon")
+    for layer, windows in ((REVIEWED, marks.reviewed), (HELD_OUT, marks.held_out)):
+        table = pd.DataFrame([window._asdict() for window in windows], columns=list(Window._fields))
+        pyogrio.write_dataframe(table.astype("int64"), path, layer=layer, driver="GPKG", append=True)
+
+
+def read_marks(path: Path) -> Marks:
+    """The ground that matters to training, of a file that `write_corrected` wrote.
+
+    Raises:
+        LabelError: it is no such file.
+    """
+    try:
+        tables = [pyogrio.read_dataframe(path, layer=layer) for layer in (REVIEWED, HELD_OUT)]
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise LabelError(
+            f"not corrected labels: {error}", where=path, remedy="Import the round again."
+        ) from error
+    reviewed, held_out = (
+        [Window(*row) for row in table[list(Window._fields)].to_numpy(dtype=int).tolist()] for table in tables
+    )
+    return Marks(reviewed, held_out)

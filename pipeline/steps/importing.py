@@ -1,0 +1,197 @@
+"""ImportReview: what people hand back becomes corrected labels beside the old ones, and numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import geopandas
+import numpy as np
+import pyogrio
+from pydantic import Field
+
+from pipeline.atomic import atomic
+from pipeline.errors import ArtifactError, SourceError
+from pipeline.review.changes import Change, RoundNumbers, changes_of, number_round
+from pipeline.review.corrected import Marks, correct, corrected_ground, write_corrected
+from pipeline.review.deciding import decide, last_reviews
+from pipeline.review.proposals import pixels_of, source_of
+from pipeline.review.records import Round, TileReview
+from pipeline.review.returned import read_returned
+from pipeline.schema import Artifact, Versioned, Window
+from pipeline.settings import Labels
+from pipeline.stores.versions import Version, VersionStore
+
+
+class ReviewedTile(Artifact):
+    """A tile that somebody has looked at."""
+
+    image_id: str
+    tile_id: str
+    window: Window
+    person: str
+
+
+class Imported(Versioned):
+    """What came back of a round (`review/round_<n>/imported.json`)."""
+
+    round: int = Field(ge=1)
+    files: dict[str, list[int]]
+    """Size and modification time of every file that was read, by name."""
+    imported_at: str
+    tiles: list[ReviewedTile]
+    versions: dict[str, str]
+    """By image, the version of its corrected labels."""
+
+
+class Earlier(NamedTuple):
+    """What earlier rounds say of one image."""
+
+    reviewed: list[Window]
+    held_out: list[Window]
+
+
+def read_round(path: Path) -> Round:
+    """A round as it went out.
+
+    Raises:
+        ArtifactError: it did not, or the file is damaged.
+    """
+    return _read(path, Round, "Export the round first: ReviewRound --round with its number.")
+
+
+def read_imported(path: Path) -> Imported:
+    """What came back of a round.
+
+    Raises:
+        ArtifactError: nothing did, or the file is damaged.
+    """
+    return _read(path, Imported, "Delete it; ImportReview reads what was returned anew.")
+
+
+def _read(path: Path, kind: Any, remedy: str) -> Any:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"not a {kind.__name__.lower()} of the review",
+            where=path,
+            found=str(error).splitlines()[0],
+            remedy=remedy,
+        ) from error
+
+
+def import_round(
+    round_: Round,
+    files: Sequence[Path],
+    store: VersionStore,
+    labels: Labels,
+    earlier: Mapping[str, Earlier],
+    folder: Path,
+    imported_at: str,
+) -> tuple[Imported, RoundNumbers]:
+    """Writes `labels/<image>.gpkg`, and `areas/<image>.gpkg` where labels are not complete everywhere.
+
+    Args:
+        round_: as it went out.
+        files: what people handed back.
+        store: keeps the corrected labels as versions.
+        labels: the settings that name categories and their spellings.
+        earlier: by image.
+        folder: of the round.
+        imported_at: this moment.
+
+    Raises:
+        SourceError: nothing was handed back, or no tile in it is finished.
+        LabelError: a file cannot be read, or is of another round.
+    """
+    reviews = [review for path in files for review in read_returned(path, round_)]
+    if not reviews:
+        raise SourceError(
+            "no finished tile has come back",
+            where=folder / "returned",
+            found=[path.name for path in files],
+            remedy="Put the edited GeoPackage (tiles set to done), Label Studio's JSON export or COCO there.",
+        )
+    deciding, agreements = last_reviews(reviews, round_.categories)
+    name = f"round_{round_.round:03d}-{_digest(files)}"
+    changes: list[Change] = []
+    versions: dict[str, str] = {}
+    for image_id in sorted({review.image_id for review in deciding}):
+        mine = [review for review in deciding if review.image_id == image_id]
+        changes += _import_image(image_id, mine, round_, store, labels, earlier, folder, name, imported_at)
+        versions[image_id] = name
+    windows = {(tile.image_id, tile.tile_id): tile.window for tile in round_.tiles}
+    imported = Imported(
+        round=round_.round,
+        files={path.name: stamp_of(path) for path in files},
+        imported_at=imported_at,
+        tiles=[
+            ReviewedTile(
+                image_id=review.image_id,
+                tile_id=review.tile_id,
+                window=windows[review.image_id, review.tile_id],
+                person=review.person,
+            )
+            for review in deciding
+        ],
+        versions=versions,
+    )
+    seconds = [review.seconds for review in deciding]
+    people = {review.person for review in reviews}
+    return imported, number_round(round_.round, changes, seconds, people, agreements, round_.categories)
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Size and modification time."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Of what the files hold, whatever they are called: the same again is the same version."""
+    contents = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
+
+
+def _import_image(
+    image_id: str,
+    reviews: Sequence[TileReview],
+    round_: Round,
+    store: VersionStore,
+    labels: Labels,
+    earlier: Mapping[str, Earlier],
+    folder: Path,
+    name: str,
+    imported_at: str,
+) -> list[Change]:
+    """Keeps the corrected labels of one image; returns what was changed."""
+    grid, proposals, base = round_.grids[image_id], round_.proposals[image_id], round_.bases.get(image_id)
+    rows = store.read(image_id, proposals)
+    polygons = pixels_of(rows, grid)
+    windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
+    verdicts = decide(rows, polygons, reviews, windows)
+    corrected = correct(rows, base, verdicts, grid, (proposals, round_.round, imported_at))
+    before = earlier.get(image_id, Earlier([], round_.held_out.get(image_id, [])))
+    marks = Marks([*before.reviewed, *(windows[review.tile_id] for review in reviews)], before.held_out)
+    known = {version.name: version for version in store.versions(image_id)}
+    base_ground = known[base].ground if base else None
+    ground = corrected_ground(base_ground, base is not None, marks.reviewed, grid)
+    version = Version(name, "reviewed", name, round_.round, imported_at, ground)
+    store.add(image_id, version, corrected)
+    spellings = {category: texts[0] if texts else category for category, texts in labels.categories.items()}
+    for kind in ("labels", "areas"):
+        (folder / kind).mkdir(exist_ok=True)
+    with atomic(folder / "labels" / f"{image_id}.gpkg") as scratch:
+        write_corrected(scratch, corrected, marks, labels.condition_attribute, spellings)
+    if ground is not None:
+        frame = geopandas.GeoDataFrame(geometry=[ground], crs=grid.crs)
+        with atomic(folder / "areas" / f"{image_id}.gpkg") as scratch:
+            pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG")
+    known_rows = {
+        int(row["row_id"]): row | {"source": source_of(row), "polygon_px": polygon}
+        for row, polygon in zip(rows.to_dict("records"), polygons, strict=True)
+    }
+    return changes_of(verdicts, known_rows, float(np.mean(grid.ground_m_per_px)))

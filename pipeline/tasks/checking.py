@@ -1,0 +1,95 @@
+"""What is wrong with labels, and the versions that they are compared in."""
+
+from __future__ import annotations
+
+import logging
+
+from pipeline import settings
+from pipeline.checks import CheckRules
+from pipeline.raster import Imagery
+from pipeline.steps.checking import check_labels, model_rows, now, write_findings
+from pipeline.steps.detection_rows import read_detections
+from pipeline.stores.versions import Version, VersionStore, open_versions
+from pipeline.targets import PublishedTarget, Workspace
+from pipeline.tasks.learning import TileImage
+from pipeline.tasks.mapping import AggregateImage
+from pipeline.tasks.sources import SourceLabels
+from pipeline.tasks.step import ImageStep, Step
+
+logger = logging.getLogger("luigi-interface")
+
+
+def open_workspace_versions(workspace: Workspace) -> VersionStore:
+    """The versions of a workspace's buildings: where labels are in a database there, else in files."""
+    return open_versions(settings.Labels().database, workspace.review / "versions")
+
+
+def keep_buildings(buildings: AggregateImage, number: int) -> str:
+    """Name of the version that holds an image's published buildings, kept if it is new.
+
+    Args:
+        buildings: the map of the image, complete.
+        number: the round it is kept for, 0 for none.
+    """
+    index, made_at = buildings.shards[0].tiles.read(), now()
+    tile = index.tiles[0].tile_id
+    model = read_detections(buildings.shards[0].detections / f"{tile}.json").model
+    version = Version(
+        f"{model.name}-{model.weights}-{buildings.digest}", "model", buildings.digest, number, made_at
+    )
+    rows = model_rows(
+        buildings.csv, index, settings.Labels().names, f"{model.name}/{model.weights}", made_at, number
+    )
+    open_workspace_versions(buildings.workspace).add(buildings.image_id, version, rows)
+    return version.name
+
+
+class CheckLabels(ImageStep):
+    """`<image_id>.checks.json`, `.csv`, `.gpkg`: what is wrong with labels, and the best they allow."""
+
+    sections = (settings.Checks, settings.Labels)
+
+    @property
+    def labels(self) -> SourceLabels:
+        """What is checked, as drawn."""
+        return SourceLabels(image_id=self.image_id)
+
+    @property
+    def buildings(self) -> AggregateImage:
+        """What a network sees."""
+        return AggregateImage(image_id=self.image_id)
+
+    @property
+    def tiles(self) -> TileImage:
+        """The image's frame."""
+        return TileImage(image_id=self.image_id)
+
+    def requires(self) -> list[Step]:
+        """Labels, and the buildings they are compared with."""
+        return [self.tiles, self.labels, self.buildings]
+
+    def output(self) -> PublishedTarget:
+        """The findings."""
+        return PublishedTarget(self.workspace.record(self.image_id, "CheckLabels"), self.digest)
+
+    def run(self) -> None:
+        """Compares, and writes the table, the map layer and the ceiling."""
+        against = keep_buildings(self.buildings, 0)
+        with self.publishing(self.output()) as (folder, counts):
+            check, findings = check_labels(
+                self.tiles.read(),
+                self.tiles.image.source,
+                settings.Imagery().rules(Imagery),
+                self.labels.source,
+                self.labels.area,
+                settings.Labels(),
+                settings.Checks().rules(CheckRules),
+                open_workspace_versions(self.workspace),
+                Version(f"drawn-{self.labels.digest}", "drawn", self.labels.digest, 0, now()),
+                against,
+            )
+            counts |= check.findings
+            stem = folder / f"{self.image_id}.checks"
+            write_findings(stem, findings)
+            stem.with_name(f"{stem.name}.json").write_text(check.model_dump_json(indent=1))
+        logger.info("check of %s\n%s", self.image_id, check.table())

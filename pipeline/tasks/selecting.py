@@ -1,0 +1,144 @@
+"""Which tiles people look at next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import luigi
+import numpy as np
+
+from pipeline import settings
+from pipeline.errors import SettingsError
+from pipeline.raster import Imagery
+from pipeline.review.proposals import pixels_of
+from pipeline.review.rules import ReviewRules
+from pipeline.review.uncertainty import committee_doubts
+from pipeline.schema import Window
+from pipeline.steps.importing import read_imported
+from pipeline.steps.selecting import Reviewable, select_tiles
+from pipeline.steps.training import held_out_ground
+from pipeline.stores.versions import VersionStore
+from pipeline.targets import fingerprint
+from pipeline.tasks.checking import keep_buildings, open_workspace_versions
+from pipeline.tasks.detecting import detector, network
+from pipeline.tasks.learning import TrainMaskRCNN
+from pipeline.tasks.mapping import AggregateImage
+from pipeline.tasks.step import Step
+
+logger = logging.getLogger("luigi-interface")
+
+
+class RoundStep(Step):
+    """A step of a review round."""
+
+    round = luigi.IntParameter(description="Number of the round, from 1.")
+
+    @property
+    def place(self) -> Path:
+        """The round's folder."""
+        return self.workspace.round_folder(self.round)
+
+    @property
+    def images(self) -> list[str]:
+        """Ids of the images that people look at.
+
+        Raises:
+            SettingsError: there are none, or there is no such round.
+        """
+        found: list[str] = list(settings.Review().images)
+        found = found or self.workspace.images_of("review") or self.workspace.images_of("training")
+        if not found or self.round < 1:
+            raise SettingsError(
+                "nothing to look at" if not found else "rounds count from 1",
+                where="[Review] images" if not found else "round",
+                found=found or self.round,
+                remedy="Put images into input/review, or name some." if not found else "Begin with 1.",
+            )
+        return found
+
+    @property
+    def earlier(self) -> list[Path]:
+        """What came back of earlier rounds, as far as it did."""
+        rounds = [self.workspace.round_folder(number) / "imported.json" for number in range(1, self.round)]
+        return [path for path in rounds if path.is_file()]
+
+
+class SelectTiles(RoundStep):
+    """`queue.json`: the tiles of a round, by doubt, by difference and by chance."""
+
+    sections = (settings.Review,)
+
+    @property
+    def buildings(self) -> list[AggregateImage]:
+        """What networks find in each image."""
+        return [AggregateImage(image_id=image_id) for image_id in self.images]
+
+    def requires(self) -> list[Step]:
+        """The buildings of every image, which bring tiles and detections along."""
+        return [network(), *self.buildings]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The buildings, and what people have looked at so far."""
+        made = {task.image_id: task.digest for task in self.buildings}
+        return made | {"round": self.round} | {str(path): fingerprint(path) for path in self.earlier}
+
+    @property
+    def queue(self) -> Path:
+        """The tiles."""
+        return self.workspace.artifact("review", f"queue_{self.round:03d}", self.digest) / "queue.json"
+
+    def output(self) -> luigi.LocalTarget:
+        """The tiles."""
+        return luigi.LocalTarget(str(self.queue))
+
+    def run(self) -> None:
+        """Ranks the tiles of every image together."""
+        with self.making(self.queue.parent) as folder:
+            queue = select_tiles(
+                [self._image(buildings) for buildings in self.buildings],
+                self.round,
+                settings.Review().rules(ReviewRules),
+                settings.Imagery().rules(Imagery),
+                detector().predictor,
+                self.progress,
+            )
+            (folder / self.queue.name).write_text(queue.model_dump_json(indent=1))
+        logger.info("%s: %d of %d tiles", self, len(queue.tiles), queue.candidates)
+
+    def _image(self, buildings: AggregateImage) -> Reviewable:
+        shards, image_id = buildings.shards[0], buildings.image_id
+        tiles = shards.tiles.read()
+        imported = [read_imported(path) for path in self.earlier]
+        reviewed = [tile.window for one in imported for tile in one.tiles if tile.image_id == image_id]
+        held_out = held_out_of(self.images).get(image_id, [])
+        doubts = np.zeros(len(tiles.tiles))
+        store, mine = open_workspace_versions(self.workspace), keep_buildings(buildings, self.round)
+        for other in versions_to_fuse(store, image_id, mine):
+            rows, others = (store.read(image_id, name) for name in (mine, other))
+            windows = [tile.window for tile in tiles.tiles]
+            sides = pixels_of(rows, tiles.grid), pixels_of(others, tiles.grid)
+            doubts += committee_doubts(windows, sides[0], rows["score"].to_numpy(), sides[1])
+            doubts += committee_doubts(windows, sides[1], others["score"].to_numpy(), sides[0])
+        return Reviewable(tiles, shards.tiles.image.source, shards.detections, doubts, reviewed, held_out)
+
+
+def versions_to_fuse(store: VersionStore, image_id: str, mine: str) -> list[str]:
+    """Other networks' versions of an image's buildings that the settings name."""
+    beginnings: tuple[str, ...] = tuple(settings.Review().ensemble)
+    kept = [version.name for version in store.versions(image_id) if version.kind == "model"]
+    return [name for name in kept if beginnings and name.startswith(beginnings) and name != mine]
+
+
+def held_out_of(images: list[str]) -> dict[str, list[Window]]:
+    """By training image among these, the ground that is never learnt from; nothing for a given network."""
+    learner = network()
+    if not isinstance(learner, TrainMaskRCNN):
+        return {}
+    training = settings.Training()
+    folders = [Path(pairs.output().path).parent for pairs in learner.pairs]
+    ground = held_out_ground(folders, learner.held_out, training.validation_share)
+    return {image_id: windows for image_id, windows in ground.items() if image_id in images}

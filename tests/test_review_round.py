@@ -1,0 +1,230 @@
+"""The review loop as a team runs it: out, edited by a script, back in, learnt from, out again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from test_graph import SETTINGS, run_luigi, tasks_run
+
+from pipeline.frames import window_box
+from pipeline.review.corrected import read_marks
+from pipeline.review.records import Round
+from pipeline.sample import SceneSpec, write_scene
+from pipeline.schema import Pair, PairIndex, Window
+from pipeline.split import split_pairs
+from pipeline.steps.importing import Imported
+from pipeline.stores.versions import open_versions
+
+REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    """A workspace whose first round has gone out."""
+    workspace = tmp_path_factory.mktemp("village")
+    for split, name, seed in (
+        ("training", "scene_001", 1),
+        ("review", "scene_007", 7),
+        ("test", "scene_042", 42),
+    ):
+        folder = workspace / "input" / split
+        for kind in ("images", "labels"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        spec = SceneSpec(width=512, height=448, seed=seed, collar=20)
+        write_scene(spec, folder / "images" / f"{name}.tif", folder / "labels" / f"{name}.geojson")
+    (workspace / "input/review/labels/scene_007.geojson").unlink()
+    quick = SETTINGS.replace("epochs = 2", "epochs = 1").replace("tiles_per_epoch = 6", "tiles_per_epoch = 2")
+    (workspace / "luigi.cfg").write_text(quick + REVIEW)
+    process = run_luigi(workspace, "ReviewRound", "--round", "1")
+    assert process.returncode == 0, process.stdout
+    return workspace
+
+
+def edit(path: Path) -> None:
+    """What a person does in QGIS: a building rejected, one reclassified, every tile done."""
+    with closing(sqlite3.connect(path)) as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f'DROP TRIGGER "{name}"')
+        connection.execute("UPDATE tiles SET status = 'done', reviewer = 'amina', minutes = 2")
+        ids = [row[0] for row in connection.execute("SELECT building_id FROM buildings ORDER BY building_id")]
+        connection.execute("UPDATE buildings SET status = 'rejected' WHERE building_id = ?", ids[:1])
+        connection.execute("UPDATE buildings SET class_name = 'foundation' WHERE building_id = ?", ids[1:2])
+        connection.commit()
+
+
+@pytest.fixture(scope="module")
+def second(first) -> tuple[Path, list[str]]:
+    """The same workspace after the second round, and the tasks that ran in it."""
+    folder = first / "review" / "round_001"
+    for path in (folder / "qgis").iterdir():
+        shutil.copy(path, folder / "returned" / path.name)
+        edit(folder / "returned" / path.name)
+    process = run_luigi(first, "ReviewRound", "--round", "2")
+    assert process.returncode == 0, process.stdout
+    return first, tasks_run(process)
+
+
+def round_of(workspace: Path, number: int) -> Round:
+    return Round.model_validate_json((workspace / f"review/round_{number:03d}/round.json").read_bytes())
+
+
+@pytest.mark.timeout(600)
+def test_a_round_goes_out_for_every_tool(first):
+    folder, round_ = first / "review" / "round_001", round_of(first, 1)
+    assert len(round_.tiles) == 2 and sum(tile.reason == "random" for tile in round_.tiles) == 1
+    assert set(round_.proposals) == {"scene_007"} and not round_.bases
+    assert set(round_.evaluated) == {"scene_042"}
+    tasks = json.loads((folder / "label_studio" / "tasks.json").read_bytes())
+    assert [task["data"]["tile"] for task in tasks] == [tile.name for tile in round_.tiles]
+    assert all(task["data"]["image"].startswith("data:image/jpeg;base64,") for task in tasks)
+    assert {path.stem for path in (folder / "chips").glob("*.jpg")} == {tile.name for tile in round_.tiles}
+    assert (folder / "qgis" / "scene_007.gpkg").is_file() and (folder / "coco" / "instances.json").is_file()
+    assert not list((folder / "returned").iterdir())
+    assert (first / "output" / "review.html").is_file()
+
+
+@pytest.mark.timeout(600)
+def test_chips_lie_on_the_map(first):
+    import rasterio
+
+    folder, round_ = first / "review" / "round_001", round_of(first, 1)
+    tile = round_.tiles[0]
+    with rasterio.open(folder / "chips" / f"{tile.name}.jpg") as src:
+        corner = src.transform @ (0, 0)
+    expected = rasterio.Affine(*round_.grids[tile.image_id].transform) @ tuple(tile.window[:2])
+    assert np.abs(np.subtract(corner, expected)).max() < 1e-6
+
+
+@pytest.mark.timeout(600)
+def test_what_comes_back_is_learnt_from(second):
+    workspace, ran = second
+    assert ran[:2] == ["ReviewRound", "ImportReview"]
+    assert {"LoadLabels", "CutTiles", "TrainMaskRCNN", "SelectTiles", "ExportReview"} <= set(ran)
+    folder = workspace / "review" / "round_001"
+    imported = Imported.model_validate_json((folder / "imported.json").read_bytes())
+    assert {tile.person for tile in imported.tiles} == {"amina"} and len(imported.tiles) == 2
+    numbers = json.loads((folder / "numbers.json").read_bytes())
+    assert numbers["everything"]["rejected"] >= 1 and numbers["seconds_per_tile"] == 120
+
+    store = open_versions("", workspace / "review" / "versions")
+    name = imported.versions["scene_007"]
+    rows = store.read("scene_007", name)
+    assert set(rows["status"]) <= {"accepted", "reclassified"} and set(rows["person"]) == {"amina"}
+    assert set(rows["round"]) == {1} and rows["model"].str.startswith("maskrcnn_small/").all()
+    kinds = [version.kind for version in store.versions("scene_007")]
+    assert kinds.count("model") == 2 and "reviewed" in kinds and kinds.count("proposed") == 2
+    page = (workspace / "output" / "review.html").read_text()
+    assert "amina" in page and 'id="held-out"' in page
+    report = json.loads((workspace / "review/round_002/report.json").read_bytes())
+    assert set(report["held_out"]) == {"1", "2"}
+    # Nobody is asked twice.
+    windows = [tile.window for tile in round_of(workspace, 1).tiles]
+    assert not {tuple(tile.window) for tile in round_of(workspace, 2).tiles} & set(map(tuple, windows))
+
+
+@pytest.mark.timeout(600)
+def test_images_that_rounds_are_compared_on_are_never_learnt_from(second):
+    workspace, _ = second
+    (network,) = [
+        record
+        for path in (workspace / "work" / "networks").glob("*/run.json")
+        if "scene_007" in (record := json.loads(path.read_bytes()))["inputs"]
+    ]
+    assert set(network["inputs"]) == {"scene_001", "scene_007"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_importing_again_changes_nothing(second):
+    workspace, _ = second
+    process = run_luigi(workspace, "ReviewRound", "--round", "2")
+    assert tasks_run(process) == []
+    store = open_versions("", workspace / "review" / "versions")
+    before = [version.name for version in store.versions("scene_007")]
+    returned = workspace / "review" / "round_001" / "returned" / "scene_007.gpkg"
+    os.utime(returned)
+    process = run_luigi(workspace, "ImportReview", "--round", "1")
+    assert process.returncode == 0 and tasks_run(process) == ["ImportReview"]
+    assert [version.name for version in store.versions("scene_007")] == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_handed_back_is_said_so(first, tmp_path):
+    copy = tmp_path / "village"
+    shutil.copytree(first, copy, copy_function=shutil.copy2)
+    for number in ("001", "002"):
+        for path in (copy / "review" / f"round_{number}" / "returned").glob("*"):
+            path.unlink()
+        (copy / "review" / f"round_{number}" / "imported.json").unlink(missing_ok=True)
+    process = run_luigi(copy, "ImportReview", "--round", "1")
+    assert process.returncode != 0
+    assert "no finished tile has come back" in process.stdout and "Traceback" not in process.stdout
+
+
+# The guard ----------------------------------------------------------------------------------------------
+
+
+def pairs(image_id: str, windows: dict[str, list[int]], held_out: list[Window] | None = None) -> PairIndex:
+    made = [Pair(tile_id=name, window=window, label_ids=[]) for name, window in windows.items()]
+    transform = (0.1, 0, 543000 if image_id == "b" else 533000, 0, -0.1, 9367000)
+    return PairIndex(image_id=image_id, crs="EPSG:32737", transform=transform, pairs=made, held_out=held_out)
+
+
+def test_ground_held_out_before_a_review_stays_held_out():
+    grid = {
+        f"r{row:04d}_c{column:04d}": [80 * column, 80 * row, 100, 100]
+        for row in range(6)
+        for column in range(6)
+    }
+    before = pairs("a", {name: window for name, window in grid.items() if window[0] < 320})
+    (sides,) = split_pairs([before], [], 0.2)
+    frozen = [before.pairs[place].window for place in sides.held_out]
+    # People added buildings: there are more tiles now, and a strip chosen anew would lie elsewhere.
+    after = pairs("a", grid, frozen)
+    (kept,) = split_pairs([after], [], 0.2)
+    ground = shapely.union_all([window_box(window) for window in frozen])
+    boxes = np.array([window_box(pair.window) for pair in after.pairs], dtype=object)
+    assert frozen and len(kept.learnt)
+    assert shapely.area(shapely.intersection(boxes[kept.learnt], ground)).max() == 0
+    assert set(frozen) <= {after.pairs[place].window for place in kept.held_out}
+    (moved,) = split_pairs([pairs("a", grid)], [], 0.2)
+    assert shapely.area(shapely.intersection(boxes[moved.learnt], ground)).max() > 0, "without the guard"
+
+
+def test_buildings_of_ground_held_out_are_learnt_from_nowhere():
+    windows = {f"r0000_c000{column}": [100 * column, 0, 100, 100] for column in range(3)}
+    index = pairs("a", windows, [Window(0, 0, 100, 100)])
+    across = [
+        pair.model_copy(update={"label_ids": ids})
+        for pair, ids in zip(index.pairs, ([1], [1, 2], [2]), strict=True)
+    ]
+    (sides,) = split_pairs([index.model_copy(update={"pairs": across})], [], 0.2)
+    assert (sides.held_out.tolist(), sides.learnt.tolist()) == ([0], [2])
+
+
+def test_images_held_out_whole_stay_so_whatever_is_reviewed():
+    windows = {f"r0000_c000{column}": [100 * column, 0, 100, 100] for column in range(4)}
+    learnt, held_out = split_pairs([pairs("a", windows, []), pairs("b", windows, [])], ["b"], 0.2)
+    assert len(learnt.learnt) == 4 and not len(learnt.held_out)
+    assert len(held_out.held_out) == 4 and not len(held_out.learnt)
+
+
+def test_corrected_labels_are_a_label_file_with_marks(second):
+    workspace, _ = second
+    path = workspace / "review" / "round_001" / "labels" / "scene_007.gpkg"
+    marks = read_marks(path)
+    assert len(marks.reviewed) == 2 and marks.held_out == []
+    layers = pyogrio.list_layers(path)
+    assert [name for name, kind in layers if kind is not None] == ["labels"]
+    area = pyogrio.read_dataframe(workspace / "review" / "round_001" / "areas" / "scene_007.gpkg")
+    assert area.area.sum() > 0
