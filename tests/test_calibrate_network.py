@@ -9,6 +9,7 @@ import pytest
 from painted_tiles import CATEGORIES, item, write_tile
 
 from models.predict import Prediction
+from models.recipe import Recipe
 from pipeline.calibration import CalibrationRules
 from pipeline.inference import InferenceRules
 from pipeline.schema import Pair, PairIndex
@@ -16,6 +17,7 @@ from pipeline.seams import MergeRules
 from pipeline.settings import Training
 from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.detections import Detector
+from pipeline.steps.training import tile_samples
 from pipeline.thresholds import ThresholdRules
 from pipeline.vectorize import VectorizeRules
 
@@ -93,3 +95,12 @@ def test_without_held_out_ground_the_default_is_used_and_said(pairs):
     assert made.tiles == 0 and told == []
     assert set(made.thresholds.values()) == {0.5} and made.temperature == 1.0
     assert made.sentence.startswith("No held-out ground")
+
+
+def test_buildings_of_unknown_condition_are_asked_for_and_barely_visible_ones_are_not(tmp_path):
+    items = [item(36, 10, 60, 34, None), item(0, 40, 10, 60, visible_share=0.1)]
+    write_tile(tmp_path, "r0000_c0000", items)
+    (sample,) = tile_samples(RedRoofs(), [(tmp_path, "r0000_c0000")], Recipe())
+    assert sample.truth_categories.tolist() == [-1]
+    assert [polygon.bounds for polygon in sample.truth_polygons] == [(36, 10, 60, 34)]
+    assert [polygon.bounds for polygon in sample.ignored_polygons] == [(0, 40, 10, 60)]

@@ -48,7 +48,7 @@ score_thresholds = {"foundation": 0.0, "unfinished": 0.0, "completed": 0.0}
 RUNNING = re.compile(r"Worker .* running   (\w+)\(")
 
 
-def run_luigi(workspace: Path, task: str, *arguments: str, scheduler=("--local-scheduler",)):
+def run_luigi(workspace: Path, task: str, *arguments: str, scheduler=("--local-scheduler",), timeout=280):
     """A finished `luigi` process of this checkout; its output in one text."""
     return subprocess.run(
         [sys.executable, "-m", "luigi", "--module", "pipeline", task, *arguments, *scheduler],
@@ -57,7 +57,7 @@ def run_luigi(workspace: Path, task: str, *arguments: str, scheduler=("--local-s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=timeout,
     )
 
 

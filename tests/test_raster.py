@@ -1,8 +1,4 @@
-import functools
-import http.server
 import os
-import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +7,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
+from range_server import serving
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 
@@ -550,54 +547,27 @@ def test_gdals_cache_is_bounded_while_open_and_as_before_after(tmp_path):
     assert (rasterio.env.get_gdal_config("GDAL_CACHEMAX") if rasterio.env.hasenv() else None) == before
 
 
-class RangeHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, in ranges, and counts the bytes it sent."""
-
-    sent = 0
-
-    def do_GET(self):
-        path = Path(self.translate_path(self.path))
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not path.is_file() or asked is None:
-            return super().do_GET()
-        content = path.read_bytes()
-        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("Content-Length", str(last - first + 1))
-        self.end_headers()
-        self.wfile.write(content[first : last + 1])
-        RangeHandler.sent += last - first + 1
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def address(tmp_path):
-    handler = functools.partial(RangeHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+def served(tmp_path):
+    with serving(tmp_path) as served:
+        yield served
 
 
-def test_a_url_is_read_in_place(tmp_path, address):
+def test_a_url_is_read_in_place(tmp_path, served):
     pixels = np.random.default_rng(0).integers(1, 255, (3, 2048, 2048), dtype=np.uint8)
     path = write(tmp_path / "a.tif", pixels, tiled=True)
     os.utime(path, (1_500_000_000, 1_500_000_000))
-    RangeHandler.sent = 0
-    grid = read_grid(f"{address}/a.tif")
+    grid = read_grid(f"{served.address}/a.tif")
     assert grid == read_grid(path)
-    with Raster(f"{address}/a.tif", grid) as raster:
+    with Raster(f"{served.address}/a.tif", grid) as raster:
         image = raster.read((700, 900, 100, 50))
     assert np.array_equal(image, np.moveaxis(pixels[:, 900:950, 700:800], 0, 2))
-    assert 0 < RangeHandler.sent < path.stat().st_size / 4
+    assert 0 < served.sent < path.stat().st_size / 4
 
 
-def test_a_url_that_is_not_there_is_a_missing_source(address):
+def test_a_url_that_is_not_there_is_a_missing_source(served):
     with pytest.raises(SourceError, match=r"absent\.tif: cannot be opened as an image.*404"):
-        read_grid(f"{address}/absent.tif")
+        read_grid(f"{served.address}/absent.tif")
 
 
 @pytest.mark.parametrize(

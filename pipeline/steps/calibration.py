@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import rasterio
 
+from models.tiles import read_image
 from pipeline.calibration import Calibration, CalibrationRules, calibrate
 from pipeline.evidence import TileSample
 from pipeline.held_out import HeldOutTile, merged_sample
@@ -76,7 +76,7 @@ def _look(detector: Detector, pairs: Sequence[FoundPair]) -> Iterator[tuple[Path
     for folder, group in groupby(pairs, key=lambda pair: pair[0]):
         tiles = [tile for _, tile in group]
         for batch in (tiles[start : start + size] for start in range(0, len(tiles), size)):
-            images = np.stack([_read(folder / "tiles" / f"{tile}.tif") for tile in batch])
+            images = np.stack([read_image(folder / "tiles" / f"{tile}.tif") for tile in batch])
             for tile, prediction in zip(batch, detector.predictor.predict(images), strict=True):
                 polygons = masks_to_polygons(prediction.masks, prediction.boxes, detector.outlines)
                 drawn = np.array([polygon is not None for polygon in polygons], dtype=bool)
@@ -85,8 +85,3 @@ def _look(detector: Detector, pairs: Sequence[FoundPair]) -> Iterator[tuple[Path
                     folder,
                     HeldOutTile(items.window, polygons[drawn], prediction.probabilities[drawn], items.items),
                 )
-
-
-def _read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as src:
-        return src.read()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import rasterio
 
 from models.recipe import Recipe
+from models.tiles import TrainingTile, read_image
 from pipeline.errors import ArtifactError
 from pipeline.evaluate import pool, score_image
 from pipeline.evidence import TileSample
@@ -50,7 +50,6 @@ def train_network(
     Returns:
         Number of tiles learnt from and of tiles held out.
     """
-    from models.tiles import TrainingTile
     from models.train import train
 
     recipe = training.rules(Recipe)
@@ -119,8 +118,7 @@ def tile_samples(predictor: Predictor, pairs: Sequence[FoundPair], recipe: Recip
     """What the network finds in each tile beside what is there, in tile pixels."""
     categories = predictor.categories
     for folder, tile in pairs:
-        with rasterio.open(folder / "tiles" / f"{tile}.tif") as src:
-            (prediction,) = predictor.predict(src.read()[None])
+        (prediction,) = predictor.predict(read_image(folder / "tiles" / f"{tile}.tif")[None])
         polygons = masks_to_polygons(prediction.masks, prediction.boxes)
         drawn = np.array([polygon is not None for polygon in polygons], dtype=bool)
         truths, known, ignored = _truth(read_tile_items(folder, tile).items, categories, recipe)
