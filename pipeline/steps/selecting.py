@@ -10,7 +10,6 @@ import numpy as np
 import shapely
 
 from pipeline.frames import window_box, window_boxes
-from pipeline.polygons import largest_parts
 from pipeline.raster import Imagery, Raster
 from pipeline.review.records import Queue, QueuedTile
 from pipeline.review.rules import ReviewRules
@@ -18,7 +17,7 @@ from pipeline.review.selection import Candidate, choose_for_review
 from pipeline.review.uncertainty import TileFindings, tile_uncertainties
 from pipeline.schema import Tile, TileIndex, Window
 from pipeline.steps import Progress
-from pipeline.steps.detection_rows import read_detections
+from pipeline.steps.detection_rows import outlines_px, read_detections
 
 if TYPE_CHECKING:
     from models.predict import Predictor
@@ -100,15 +99,11 @@ def _uncertainties(image: Reviewable) -> np.ndarray:
 
 
 def _findings(image: Reviewable, tile: Tile) -> TileFindings:
-    found = read_detections(image.detections / f"{tile.tile_id}.json").detections
-    polygons = np.empty(len(found), dtype=object)
-    polygons[:] = [shapely.Polygon(one.polygon, one.holes) for one in found]
-    crossed = ~shapely.is_valid(polygons)
-    polygons[crossed] = largest_parts(shapely.buffer(polygons[crossed], 0))
-    drawn = ~shapely.is_missing(polygons)
-    probabilities = np.array([one.scores for one in found], dtype=np.float64)
-    k = len(found[0].scores) if found else 1
-    return TileFindings(tile.window, polygons[drawn], probabilities.reshape(-1, k)[drawn])
+    content = read_detections(image.detections / f"{tile.tile_id}.json")
+    outlines = outlines_px(content)
+    drawn = ~shapely.is_missing(outlines)
+    rows = np.array([one.scores for one in content.detections], dtype=np.float64)
+    return TileFindings(tile.window, outlines[drawn], rows.reshape(-1, len(content.categories))[drawn])
 
 
 def _shares(tiles: Sequence[Tile], windows: Sequence[Window]) -> np.ndarray:
