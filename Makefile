@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system bench bench-seams bench-training label-studio docs lock clean
+.PHONY: demo test test-all check postgis system bench bench-seams bench-training label-studio test-faults verify docs lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
@@ -57,6 +57,13 @@ bench-training: .venv/installed  ## what learning is worth, beside torchvision's
 label-studio: .venv/installed  ## what tests/test_label_studio.py needs: a Label Studio in an environment of its own
 	$(PYTHON) -m venv .venv/label-studio
 	.venv/label-studio/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
+
+test-faults: .venv/installed system  ## 100 kills and every other fault, in one table; into docs/reliability.md
+	nice -n 10 $(BIN)/python -m tests.faults --write
+
+WORKSPACE ?= demo
+verify: .venv/installed  ## whether a workspace is whole: make verify WORKSPACE=village
+	$(BIN)/python -m pipeline.verify $(WORKSPACE)
 
 docs: .venv/installed  ## the reference pages, from the code
 	$(BIN)/python docs/reference.py
