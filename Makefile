@@ -40,12 +40,17 @@ check: .venv/installed  ## style and types
 postgis: .venv/installed system  ## a PostGIS of our own on a free port, for trying things out; Ctrl-C stops it
 	$(BIN)/python tests/postgis.py serve
 
-bench: .venv/peers  ## memory, growth and outlines, a table each; minutes on two cores
-	$(BIN)/python -m tests.benchmarks.bench_memory_tiling
-	$(BIN)/python -m tests.benchmarks.bench_aggregate_image
-	$(BIN)/python -m tests.benchmarks.bench_memory_aggregation
-	$(BIN)/python -m tests.benchmarks.bench_polygons
-	$(BIN)/python -m tests.benchmarks.bench_regularize
+# Frameworks that read imagery, in an environment of their own: they want other versions than ours.
+.venv/frameworks/installed: .venv/peers
+	$(BIN)/python -m venv .venv/frameworks
+	$(BIN)/python -c "import numpy, pathlib; print(pathlib.Path(numpy.__file__).parents[1])" \
+		> "$$(.venv/frameworks/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth"
+	PIP_CONSTRAINT=constraints.txt .venv/frameworks/bin/python -m pip install --quiet \
+		--disable-pip-version-check torchgeo rio-tiler
+	touch $@
+
+bench: .venv/frameworks/installed system  ## every stage beside its peers in one table; below 20 minutes on two free cores
+	$(BIN)/python -m tests.benchmarks
 
 bench-seams: .venv/peers system  ## how well and how fast seams are closed, beside other libraries; into docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks.seams --write

@@ -53,9 +53,8 @@ def make_target(items: Items, height: int, width: int, categories: tuple[str, ..
 
     learnt = np.flatnonzero(large)
     masks = np.zeros((len(learnt), height, width), dtype=np.uint8)
-    for mask, row in zip(masks, learnt, strict=True):
-        _draw(items.polygons[row], boxes[row], mask)
-    drawn = masks.any(axis=(1, 2))
+    pairs = zip(masks, learnt, strict=True)
+    drawn = np.array([_draw(items.polygons[row], boxes[row], mask) for mask, row in pairs], dtype=bool)
     if not drawn.all():
         learnt, masks = learnt[drawn], masks[drawn]
     ignored = np.setdiff1d(np.flatnonzero(sides > 0), learnt)
@@ -68,13 +67,14 @@ def make_target(items: Items, height: int, width: int, categories: tuple[str, ..
     }
 
 
-def _draw(polygon: shapely.Geometry, box: np.ndarray, mask: np.ndarray) -> None:
-    """Set a tile's mask to 1 where its corners are inside; looks at no more of it than the box."""
+def _draw(polygon: shapely.Geometry, box: np.ndarray, mask: np.ndarray) -> bool:
+    """Set a tile's mask to 1 where its corners are inside; return whether any is. Looks at the box alone."""
     left, top = np.floor(box[:2]).astype(int)
     right, bottom = np.ceil(box[2:]).astype(int) + 1
     part = np.ascontiguousarray(mask[top:bottom, left:right])
     corners = Affine.translation(left - 0.5, top - 0.5)
     mask[top:bottom, left:right] = rasterize([polygon], out=part, transform=corners, default_value=1)
+    return bool(part.any())
 
 
 def _labels(items: Items, rows: np.ndarray, categories: tuple[str, ...]) -> list[int]:

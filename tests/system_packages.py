@@ -1,4 +1,4 @@
-"""Installs what the tests need beside Python packages: PostGIS, Chromium and QGIS, on Debian as root.
+"""Installs what tests need beside Python packages, on Debian as root: PostGIS, Chromium, QGIS and GDAL.
 
 Where they are there it does nothing; where it cannot install, it says what is missing and the tests
 that need it skip.
@@ -25,7 +25,8 @@ def missing() -> list[str]:
     """Debian's packages that are not there."""
     packages = [] if postgis.binaries() else ["postgresql", "postgresql-postgis"]
     packages += [] if shutil.which("chromium") else ["chromium"]
-    return packages + ([] if QGIS.exists() else ["python3-qgis"])
+    packages += [] if QGIS.exists() else ["python3-qgis"]
+    return packages + ([] if shutil.which("gdal_retile.py") else ["gdal-bin", "python3-gdal"])
 
 
 def install(packages: list[str]) -> None:

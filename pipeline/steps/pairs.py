@@ -121,6 +121,8 @@ def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
         "crs": grid.crs,
         "transform": window_transform(rasterio.windows.Window(*tile.window), Affine(*grid.transform)),
         "compress": "deflate",
+        # The lowest level: a third of the time of the usual one for a tenth more bytes.
+        "zlevel": 1,
         "photometric": "rgb",
     }
     with rasterio.open(path, "w", **profile) as dst:

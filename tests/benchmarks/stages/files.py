@@ -1,0 +1,47 @@
+"""Per-tile JSON, the contract between inference and aggregation."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from pipeline.steps.detection_rows import read_detections
+from tests.benchmarks.bench_polygons import artifact, read_luigi, write_luigi, write_ours
+from tests.benchmarks.network_masks import look
+from tests.benchmarks.rows import Row, interleaved
+from tests.benchmarks.seams.scenes import typical
+
+
+def rows() -> Iterator[Row]:
+    """Writing and reading a tile's file."""
+    contents = [artifact(seen) for seen in look(typical(300), 8)]
+    with tempfile.TemporaryDirectory() as name:
+        numbers = count()
+        paths = [Path(name) / f"{number}.json" for number in range(len(contents))]
+
+        def write_all(write) -> None:
+            folder = Path(name) / str(next(numbers))
+            folder.mkdir()
+            for number, content in enumerate(contents):
+                write(folder / f"{number}.json", content)
+
+        for path, content in zip(paths, contents, strict=True):
+            write_ours(path, content)
+        took = interleaved(
+            {
+                "write": lambda: write_all(write_ours),
+                "luigi write": lambda: write_all(write_luigi),
+                "read": lambda: [read_detections(path) for path in paths],
+                "luigi read": lambda: [read_luigi(path) for path in paths],
+            },
+            7,
+        )
+    us = {what: seconds / len(contents) * 1e6 for what, seconds in took.items()}
+    yield Row(
+        "per-tile JSON, write", "luigi.LocalTarget + json", us["write"], us["luigi write"], "us", 50 / 213
+    )
+    yield Row(
+        "per-tile JSON, read", "luigi.LocalTarget + json", us["read"], us["luigi read"], "us", 100 / 172
+    )

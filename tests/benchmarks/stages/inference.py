@@ -1,0 +1,144 @@
+"""Inference end to end: a COG on disk to per-tile JSON, beside the bare network on tiles in memory."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.maskrcnn import build
+from models.predict import Predictor
+from pipeline.cost import expected_cost
+from pipeline.inference import InferenceRules
+from pipeline.raster import Imagery, Raster, read_grid, read_header
+from pipeline.steps.cost import measured_rates
+from pipeline.steps.detections import Detector, infer_tiles
+from pipeline.tiling import TilingRules, build_tile_index, tile_windows
+from pipeline.vectorize import VectorizeRules
+from tests.benchmarks.rows import Row
+from tests.benchmarks.stages.imagery import write_jpeg
+
+CATEGORIES = ("foundation", "unfinished", "completed")
+NETWORK, SIDE, BATCH = "maskrcnn_small", 2048, 4
+RULES = TilingRules(tile_size=512, overlap=128)
+LIMIT = 20
+"""Detections per tile, as in a village; random weights would find as many as they may."""
+
+
+def _detector(predictor: Predictor) -> Detector:
+    rules = InferenceRules(batch_size=BATCH, device="cpu", detections_per_tile=LIMIT)
+    detector = Detector(Path("none.h5"), CATEGORIES, rules, VectorizeRules())
+    detector.predictor = predictor
+    return detector
+
+
+def rows() -> Iterator[Row]:
+    """On this machine's CPU, all its cores; the cost that was expected; and what needs a GPU."""
+    torch.manual_seed(0)
+    predictor = Predictor(build(NETWORK, CATEGORIES), "cpu", detections_per_tile=LIMIT)
+    with tempfile.TemporaryDirectory() as name:
+        path = write_jpeg(Path(name) / "image.tif", SIDE)
+        grid = read_grid(path)
+        windows = tile_windows(grid.width, grid.height, RULES)
+        index = build_tile_index("bench", grid, RULES, np.ones(len(windows)))
+        with Raster(path, grid) as raster:
+            tiles = np.stack([np.moveaxis(raster.read(tile.window), -1, 0) for tile in index.tiles])
+        predictor.predict(tiles[:BATCH])
+        detector = _detector(predictor)
+        rates = measured_rates(path, grid, Imagery(), index.tiles, detector)
+        bare, whole = [], []
+        for turn in range(3):
+            bare.append(
+                _wall(
+                    lambda: [predictor.predict(tiles[at : at + BATCH]) for at in range(0, len(tiles), BATCH)]
+                )
+            )
+            folder = Path(name) / str(turn)
+            folder.mkdir()
+            whole.append(_wall(lambda to=folder: infer_tiles(
+                index, slice(None), path, Imagery(), detector, to, lambda share, text: None
+            )))  # fmt: skip
+        stage = f"inference end to end, CPU, {NETWORK}, 512 px tiles"
+        each = 1 / len(index.tiles)
+        ours, theirs = float(np.median(whole)) * each, float(np.median(bare)) * each
+        yield Row(stage, "the bare network on tiles in memory", ours, theirs, "s per tile", 1 / 0.95)
+        cost = expected_cost(
+            read_header(path), RULES, detector.rules, Imagery(), NETWORK, rates
+        ).seconds["InferShard"] - rates.start_s  # fmt: skip
+        taken = float(np.median(whole))
+        off = max(cost, taken) / min(cost, taken)
+        yield Row("expected time of inference, off by the factor", "1", off, 1.0, "", 1.25)
+    yield from gpu_rows()
+
+
+def _wall(work) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def gpu_rows() -> Iterator[Row]:
+    """What only a GPU can tell: the large network on tiles of 1024 px."""
+    stage = "inference end to end, GPU, maskrcnn_resnet50_fpn_v2, 1024 px tiles"
+    asked = {
+        "the bare network, tensors on the GPU": 1 / 0.9,
+        "torchvision with its own postprocessing, a plain loop": 1 / 3,
+    }
+    if not torch.cuda.is_available():
+        for peer, target in asked.items():
+            yield Row(stage, peer, target=target, skipped="no GPU on this machine; never measured so far")
+        return
+    torch.manual_seed(0)
+    predictor = Predictor(build("maskrcnn_resnet50_fpn_v2", CATEGORIES), "cuda", detections_per_tile=LIMIT)
+    rules = TilingRules()
+    with tempfile.TemporaryDirectory() as name:
+        path = write_jpeg(Path(name) / "image.tif", 4 * SIDE)
+        grid = read_grid(path)
+        windows = tile_windows(grid.width, grid.height, rules)
+        index = build_tile_index("bench", grid, rules, np.ones(len(windows)))
+        with Raster(path, grid) as raster:
+            tiles = [np.moveaxis(raster.read(tile.window), -1, 0) for tile in index.tiles[: 8 * BATCH]]
+        batches = [np.stack(tiles[at : at + BATCH]) for at in range(0, len(tiles), BATCH)]
+        predictor.predict(batches[0])
+        on_gpu = [torch.from_numpy(batch).cuda() for batch in batches]
+        theirs = {
+            "the bare network, tensors on the GPU": _wall(lambda: _bare(predictor, on_gpu)),
+            "torchvision with its own postprocessing, a plain loop": _plain_loop(tiles),
+        }
+        ours = _wall(lambda: infer_tiles(
+            index, slice(None), path, Imagery(), _detector(predictor), Path(name), lambda share, text: None
+        )) / len(index.tiles)  # fmt: skip
+    for peer, target in asked.items():
+        yield Row(stage, peer, ours * 1e3, theirs[peer] / len(tiles) * 1e3, "ms per tile", target)
+
+
+def _bare(predictor: Predictor, batches: list[torch.Tensor]) -> None:
+    with torch.inference_mode(), torch.autocast("cuda", predictor.dtype):
+        for batch in batches:
+            predictor._model(list(batch))
+    torch.cuda.synchronize()
+
+
+def _plain_loop(tiles: list[np.ndarray]) -> float:
+    """Wall seconds of torchvision's network as it comes, tile by tile, its pasted masks traced by OpenCV."""
+    import cv2
+    from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+
+    network = maskrcnn_resnet50_fpn_v2(
+        weights=None, weights_backbone=None, num_classes=4, box_detections_per_img=LIMIT
+    )
+    network.cuda().eval()
+
+    def loop() -> None:
+        for tile in tiles:
+            with torch.inference_mode():
+                (found,) = network([torch.from_numpy(tile).cuda().float() / 255])
+            for mask in (found["masks"][:, 0] >= 0.5).byte().cpu().numpy():
+                cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+
+    network([torch.from_numpy(tiles[0]).cuda().float() / 255])
+    return _wall(loop)
