@@ -2,17 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all check postgis system bench bench-seams bench-training label-studio test-faults verify docs lock clean
+.PHONY: demo test test-all check postgis system bench bench-seams bench-training label-studio test-faults verify docs docs-site lock clean
 
 # One install for everything, exact versions from constraints.txt.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs]'
 	touch $@
 
 # What the benchmarks compare with.
 .venv/peers: .venv/installed
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,docs,bench]'
 	touch $@
 
 # Threads that wait asleep: on a machine with other work, waiting awake makes learning ten times slower.
@@ -70,8 +70,12 @@ WORKSPACE ?= demo
 verify: .venv/installed  ## whether a workspace is whole: make verify WORKSPACE=village
 	$(BIN)/python -m pipeline.verify $(WORKSPACE)
 
-docs: .venv/installed  ## the reference pages, from the code
+docs: .venv/installed  ## the reference pages from the code, the notebook's outputs
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/run_notebook.py
+
+docs-site: .venv/installed  ## the documentation as a site in site/
+	$(BIN)/python -m mkdocs build --strict
 
 lock: .venv/installed  ## write down what is installed as the exact versions to install
 	sed -n '/^#/p' constraints.txt > .lock

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -103,9 +103,9 @@ class PooledScore(Artifact):
 
 
 def score_image(
-    polygons,
+    polygons: Any,
     probabilities: np.ndarray,
-    truth_polygons,
+    truth_polygons: Any,
     truth_categories: np.ndarray,
     categories: Sequence[str],
     iou: float = MIN_IOU,
@@ -138,7 +138,11 @@ def score_image(
 
 
 def pool(scores: Sequence[Score]) -> PooledScore:
-    """Score of several images, pooled and averaged; they share their categories."""
+    """Score of several images, pooled and averaged.
+
+    Args:
+        scores: of the images, which share their categories.
+    """
     names = list(scores[0].categories) if scores else []
     pooled = Score.of(
         {name: _sum([score.categories[name] for score in scores]) for name in names},

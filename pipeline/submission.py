@@ -61,6 +61,11 @@ def write_csv(path: Path, batches: Iterable[Rows], categories: Sequence[str] = C
 
     Polygons stay valid at the written decimals, see `round_polygons`.
 
+    Args:
+        path: the CSV.
+        batches: buildings: polygons object[n] in pixels and in degrees, probabilities float64[n, k].
+        categories: the k names in the order of the columns.
+
     Raises:
         ArtifactError: a polygon vanishes at the written decimals.
     """
@@ -79,6 +84,10 @@ def write_csv(path: Path, batches: Iterable[Rows], categories: Sequence[str] = C
 
 def read_csv(path: Path, categories: Sequence[str] = CATEGORIES) -> Rows:
     """All rows of a CSV, invalid polygons included.
+
+    Args:
+        path: the CSV.
+        categories: names in the order of the columns.
 
     Raises:
         ArtifactError: the file is not of these columns, or a row cannot be read.

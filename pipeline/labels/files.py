@@ -23,7 +23,9 @@ MAX_CORNERS = 1_000_000
 def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
     """The rows of a label file as they are, in file order, index 0 to n-1.
 
-    Any vector format that GDAL reads with one spatial layer. GeoJSON without a CRS is longitude, latitude.
+    Args:
+        path: of any vector format that GDAL reads, with one spatial layer. GeoJSON without a CRS is
+            longitude, latitude.
 
     Raises:
         SourceError: the file is not there.
