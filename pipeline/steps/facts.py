@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cost import Cost, Rates, expected_cost
@@ -70,8 +70,10 @@ def image_facts(
         SettingsError: the tiling does not fit it.
     """
     index, valid_share = look_at_image(image_id, source, imagery, tiling, progress)
+    # Where the imagery is seen at another resolution, it is that which is cut into tiles.
+    header = replace(read_header(source, imagery), width=index.grid.width, height=index.grid.height)
     cost = expected_cost(
-        read_header(source, imagery),
+        header,
         TilingRules(index.tile_size, index.overlap, tiling.min_valid_share),
         inference.rules(InferenceRules),
         imagery,
