@@ -46,9 +46,14 @@ def main() -> None:
             until(lambda: answers(address))
             with running(folder, "run", "village_3", "--dashboard", "--workers", "2", **scheduler):
                 until(lambda: learning(address))
-                root = task(address, "ReportImage")
-                graph = photograph(address, f"tab=graph&taskId={root}", GRAPH_HEIGHT, folder)
-                workers = photograph(address, "tab=workers", LIST_HEIGHT, folder)
+                take(address, folder)
+
+
+def take(address: str, folder: Path) -> None:
+    """Photographs the graph of what is asked for above the tasks that run."""
+    root = task(address, "ReportImage")
+    graph = photograph(address, f"tab=graph&taskId={root}", GRAPH_HEIGHT, folder)
+    workers = photograph(address, "tab=workers", LIST_HEIGHT, folder)
     picture = Image.new("RGB", (WIDTH, GRAPH_HEIGHT + LIST_HEIGHT), "white")
     picture.paste(graph, (0, 0))
     picture.paste(workers, (0, GRAPH_HEIGHT))
@@ -110,9 +115,9 @@ def tasks(address: str, status: str) -> dict[str, dict]:
 
 
 def learning(address: str) -> bool:
-    """Whether the training has come some way."""
+    """Whether the training has come so far that it can tell how long it will take."""
     running = [one for one in tasks(address, "RUNNING").values() if one["name"] == "TrainMaskRCNN"]
-    return bool(running) and (running[0]["progress_percentage"] or 0) >= 15
+    return bool(running) and "left" in (running[0]["status_message"] or "")
 
 
 def task(address: str, name: str) -> str:

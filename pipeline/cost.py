@@ -99,7 +99,9 @@ def expected_cost(
     looks = {"one": 1, "flips": 4, "turns": 8, "scales": 1.56, "all": 12.5}[inference.views]
     detections = megapixels * rates.detections_per_megapixel
     batch = min(inference.batch_size, max(tiles, 1))
-    network_mib = NEEDS[network].of(batch, tile_px) + 3 * READ_AHEAD * batch * tile_px / 2**20
+    # A network that was never weighed counts as the heaviest.
+    need = NEEDS.get(network, NEEDS["maskrcnn_resnet50_fpn_v2"])
+    network_mib = need.of(batch, tile_px) + 3 * READ_AHEAD * batch * tile_px / 2**20
     cells_mib = header.width * header.height / cell_side(header.width, header.height) ** 2 * 8 / 2**20
     cache_mib = min(float(imagery.cache_mb), header.width * header.height * header.bytes_per_px / 2**20)
     return Cost(
