@@ -134,9 +134,6 @@ def write_settings(folder: Path, gpu: bool | None = None) -> bool:
 
 _FOR_ALL = """\
 # Settings of this folder; all there are: docs/settings.md. What is not here has its default.
-
-[Aggregation]
-formats = ["csv", "geojson", "gpkg"]
 """
 _FOR_CPU = """\
 
