@@ -22,6 +22,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """The text of a page, its links to what lies outside docs/ led to the pages that are made of it."""
+    for source, page in OUTSIDE.items():
+        markdown = markdown.replace(f"](../{source})", f"]({page})")
+    return markdown.replace("](notebook.ipynb)", "](notebook.md)")
+
+
 def _relinked(text: str) -> str:
     """The text of a page at the top of the repository with its links as docs/ sees them."""
     for source, page in OUTSIDE.items():
