@@ -198,9 +198,12 @@ def _allow_for_cells(
     one, other = links.first[rows], links.second[rows]
     reach = np.maximum(half_cells(bounds[one]), half_cells(bounds[other])).max(axis=1)
     sides = [_clipped(polygons[side], strips.take(rows)) for side in (one, other)]
+    # Clipping may leave a ring that touches itself by rounding, on which GEOS intersects nothing.
+    sides = [polygonal(shapely.make_valid(side)) for side in sides]
+    around = [shapely.make_valid(shapely.buffer(side, reach, join_style="mitre")) for side in sides]
     near = [
-        shapely.area(shapely.intersection(side, shapely.buffer(rival, reach, join_style="mitre")))
-        for side, rival in zip(sides, sides[::-1], strict=True)
+        shapely.area(shapely.intersection(side, rival))
+        for side, rival in zip(sides, around[::-1], strict=True)
     ]
     alike = sum(near) >= _ALIKE * shapely.area(sides).sum(axis=0)
     links.agreement[rows[alike]] = rules.min_agreement
