@@ -41,9 +41,14 @@ def run(stages: list[str]) -> list[Row]:
     found: list[Row] = []
     for stage in stages:
         started = time.monotonic()
-        for row in importlib.import_module(f"tests.benchmarks.stages.{stage}").rows():
-            print(" | ".join(row.cells), file=sys.stderr, flush=True)
-            found.append(row)
+        try:
+            for row in importlib.import_module(f"tests.benchmarks.stages.{stage}").rows():
+                print(" | ".join(row.cells), file=sys.stderr, flush=True)
+                found.append(row)
+        except Exception as error:
+            told = getattr(error, "stderr", None) or repr(error)
+            print(told, file=sys.stderr, flush=True)
+            found.append(Row(stage, "", skipped=f"FAILED, {told.strip().splitlines()[-1][:100]}"))
         print(f"{stage}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return found
 
@@ -65,7 +70,7 @@ def preface(stages: list[str], minutes: float) -> str:
 
 
 def main() -> int:
-    """Returns 1 where the section could not be written."""
+    """Returns 1 where a stage failed or the section could not be written."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -84,7 +89,7 @@ def main() -> int:
             print(f"{PAGE} has no section for it", file=sys.stderr)
             return 1
         PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return int(any(row.skipped.startswith("FAILED") for row in rows))
 
 
 if __name__ == "__main__":
