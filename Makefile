@@ -26,8 +26,10 @@ demo: .venv/installed  ## paint five villages, learn on four, map the fifth, sco
 system: .venv/installed
 	$(BIN)/python tests/system_packages.py
 
+# Files of tests side by side, each process with one thread: two cores take half the time.
+test: export OMP_NUM_THREADS ?= 1
 test: .venv/installed system  ## all tests but the slow and the GPU ones
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-all: .venv/installed system  ## every test this machine can run
 	$(BIN)/python -m pytest
