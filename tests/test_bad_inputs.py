@@ -105,8 +105,8 @@ def detections(village) -> Path:
     """The folder of per-tile JSON of an image."""
     done = run_warm(village, "AggregateImage", "--image-id", "scene_042", "--local-scheduler")
     assert done.returncode == 0, done.stdout
-    made = (village / "work" / "scene_042").glob("detections-*/shard_*")
-    return max(made, key=lambda manifest: manifest.stat().st_mtime_ns).parent
+    record = json.loads((village / "output" / "runs" / "scene_042.AggregateImage.json").read_bytes())
+    return village / "work" / "scene_042" / f"detections-{record['inputs']['InferShard']}"
 
 
 @pytest.mark.parametrize("bad", rows(bad_inputs.tiles(None)))
