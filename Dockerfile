@@ -8,6 +8,7 @@ RUN apt-get update \
 
 WORKDIR /opt/jengo
 COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
+COPY jengo jengo
 COPY pipeline pipeline
 COPY models models
 COPY sql sql
