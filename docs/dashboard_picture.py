@@ -28,7 +28,7 @@ from pipeline.sample import DEMO_SETTINGS, SceneSpec, write_scene
 
 PICTURE = Path(__file__).parent / "pictures" / "dashboard.png"
 SCENES = {"training/village_1": 1, "training/village_2": 2, "test/village_3": 42}
-WIDTH, GRAPH_HEIGHT, LIST_HEIGHT = 1180, 660, 420
+WIDTH, GRAPH_HEIGHT, LIST_HEIGHT = 1180, 1180, 400
 
 
 def main() -> None:
