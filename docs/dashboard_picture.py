@@ -28,7 +28,7 @@ from pipeline.sample import DEMO_SETTINGS, SceneSpec, write_scene
 
 PICTURE = Path(__file__).parent / "pictures" / "dashboard.png"
 SCENES = {"training/village_1": 1, "training/village_2": 2, "test/village_3": 42}
-WIDTH, GRAPH_HEIGHT, LIST_HEIGHT = 1180, 1180, 400
+WIDTH, GRAPH_HEIGHT, LIST_HEIGHT = 1180, 1240, 400
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def take(address: str, folder: Path) -> None:
     picture = Image.new("RGB", (WIDTH, GRAPH_HEIGHT + LIST_HEIGHT), "white")
     picture.paste(graph, (0, 0))
     picture.paste(workers, (0, GRAPH_HEIGHT))
-    picture.quantize(128).save(PICTURE, optimize=True)
+    picture.save(PICTURE, optimize=True)
 
 
 def prepare(folder: Path) -> None:
