@@ -62,7 +62,7 @@ _PASSING_WORDS = (
 )
 """What a server says that is about to be there, or that was there a moment ago."""
 
-_SCHEMA_LOCK = 0x6A656E676F
+SCHEMA_LOCK = 0x6A656E676F
 """Key of the advisory lock under which tables are made: IF NOT EXISTS alone races."""
 
 _REMEDIES = {
@@ -131,7 +131,7 @@ class PostGISStore:
         marker = {
             "digest": digest,
             "crs": crs,
-            "srid": _srid(crs),
+            "srid": srid_of(crs),
             "report": json.loads(json.dumps(report, allow_nan=False)),
             "schema_version": SCHEMA_VERSION,
         }
@@ -142,7 +142,7 @@ class PostGISStore:
             "wkbs": shapely.to_wkb(labels.geometry.to_numpy()).tolist(),
         }
         with self._connected() as connection:
-            _make_schema(connection, self.where)
+            make_schema(connection, self.where)
         with self._connected() as connection:
             sets, table = _tables(connection)
             upsert = insert(sets).values(image_id=image_id, loaded_at=func.now(), **marker)
@@ -250,16 +250,16 @@ def _refused(what: str, found: object = None) -> SettingsError:
     )
 
 
-def _srid(crs: str) -> int:
+def srid_of(crs: str) -> int:
     """The EPSG code for SQL, 0 for a CRS without one."""
     return int(crs.removeprefix("EPSG:")) if crs.startswith("EPSG:") else 0
 
 
-def _make_schema(connection: Connection, where: str) -> None:
+def make_schema(connection: Connection, where: str) -> None:
     """Makes extension, tables and views where they are missing."""
     if inspect(connection).has_table("labels", schema=SCHEMA):
         return
-    connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+    connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
     if not connection.scalar(text("SELECT count(*) FROM pg_extension WHERE extname = 'postgis'")):
         try:
             connection.exec_driver_sql("CREATE EXTENSION postgis")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 from pipeline.checks import FINDING_COLUMNS, RULES, Shift
 from pipeline.checks.shift import NO_SHIFT
 from pipeline.stores import check_image_id, crs_text
-from pipeline.stores.postgis import _SCHEMA_LOCK, SCHEMA, PostGISStore, _make_schema, _srid
+from pipeline.stores.postgis import SCHEMA, SCHEMA_LOCK, PostGISStore, make_schema, srid_of
 from pipeline.stores.versions import (
     ROW_COLUMNS,
     Grounds,
@@ -46,7 +46,7 @@ class VersionTables(PostGISStore):
             "round": version.round,
             "made_at": version.made_at,
             "crs": crs,
-            "srid": _srid(crs),
+            "srid": srid_of(crs),
             "ground": None if version.ground is None else shapely.to_wkb(version.ground),
         }
         columns = {name: _plain(rows[name]) for name in ROW_COLUMNS if name != "geometry"}
@@ -104,7 +104,7 @@ class VersionTables(PostGISStore):
                 self._crs(connection, image_id, check_version_name(against))
             for limit, value in limits.items():
                 connection.execute(select(func.set_config(f"jengo.{limit}", repr(float(value)), True)))
-            _keep_grounds(connection, image_id, _srid(crs), grounds)
+            _keep_grounds(connection, image_id, srid_of(crs), grounds)
             query = f"""SELECT rule, row_id, other_id, value, ST_AsBinary(geom) AS geometry
                 FROM {SCHEMA}.check_findings WHERE image_id = :image_id AND version = :version
                 AND (against IS NULL OR against = :against)"""
@@ -140,8 +140,8 @@ def _make_tables(connection: Connection, where: str) -> None:
     """Makes the tables and views of versions, and those of labels, where they are missing."""
     if _has_tables(connection):
         return
-    _make_schema(connection, where)
-    connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+    make_schema(connection, where)
+    connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
     for name in ("versions.sql", "checks.sql"):
         connection.exec_driver_sql(read_sql(name))
 
