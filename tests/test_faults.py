@@ -202,11 +202,11 @@ def test_a_missing_permission_is_one_line(village, tmp_path):
 
 
 @pytest.mark.postgis
-def test_a_server_that_restarts_is_waited_for_and_one_that_is_gone_is_one_line(tmp_path):
+def test_a_server_that_restarts_is_waited_for_and_one_that_is_gone_is_one_line(monkeypatch):
     if postgis.binaries() is None:
         pytest.skip("no PostGIS on this machine")
     with postgis.postgis_server() as server:
-        os.environ["PGPASSFILE"] = str(server.passfile)
+        monkeypatch.setenv("PGPASSFILE", str(server.passfile))
         store = PostGISStore(server.url)
         assert not store.is_current("scene_042", "x")
         wrong = PostGISStore(server.url.replace("jengo@", "nobody@"))

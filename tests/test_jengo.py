@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -253,7 +254,8 @@ def test_help_answers_and_imports_nothing_heavy(tmp_path):
     assert all(f"\n  {name} " in done.stdout for name in commands)
     assert "..." not in done.stdout.split("Commands")[1], "every summary fits"
     for name in commands:
-        assert len(jengo(tmp_path, name, "--help").stdout) > 200
+        told = jengo(tmp_path, name, "--help").stdout
+        assert re.match(rf"Usage: .*jengo {name} .*\n\n  \w.*\.\n", told), told
     code = "import jengo.commands, sys; print([m for m in sys.modules if m in ('luigi', 'torch', 'pandas')])"
     heavy = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert heavy.stdout == "[]\n"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 from pyproj import CRS
 
 from pipeline.errors import StoreError
@@ -140,15 +141,19 @@ def label_frame(label_id: Any, source_row: Any, category: Any, geometry: Any, cr
 def item_frame(
     tile_id: Any, label_id: Any, category: Any, geometry: Any, visible_share: Any, crs: Any
 ) -> gpd.GeoDataFrame:
-    """Items as the contract's frame, ITEM_COLUMNS."""
+    """Items as the contract's frame, ITEM_COLUMNS.
+
+    Rings begin and run as `shapely.normalize` has them and shares end at twelve decimals, so that the
+    frame does not tell which library clipped.
+    """
     columns = {
         "tile_id": pd.Series(np.asarray(tile_id, dtype=object), dtype=object),
         "label_id": np.asarray(label_id, dtype=np.int64),
         "category": categories(category),
-        "visible_share": np.asarray(visible_share, dtype=np.float64),
+        "visible_share": np.round(np.asarray(visible_share, dtype=np.float64), 12),
     }
-    frame = gpd.GeoDataFrame(columns, geometry=np.asarray(geometry, dtype=object), crs=crs)
-    return frame[ITEM_COLUMNS]
+    parts = shapely.normalize(np.asarray(geometry, dtype=object))
+    return gpd.GeoDataFrame(columns, geometry=parts, crs=crs)[ITEM_COLUMNS]
 
 
 def categories(values: Any) -> pd.Series:
