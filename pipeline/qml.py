@@ -44,21 +44,26 @@ def layer_style(
         tip: HTML with expressions, shown under the pointer.
         shown: the field that names a feature.
     """
-    kind = "categorizedSymbol" if attribute else "singleSymbol"
-    renderer = ElementTree.Element("renderer-v2", type=kind, attr=attribute, forceraster="0")
-    if attribute:
-        categories = ElementTree.SubElement(renderer, "categories")
-        for number, value in enumerate(looks):
-            row = {"value": value, "label": value, "symbol": str(number), "render": "true"}
-            ElementTree.SubElement(categories, "category", row)
-    symbols = ElementTree.SubElement(renderer, "symbols")
-    for number, look in enumerate(looks.values()):
-        _symbol(symbols, number, look, geometry)
     name = ElementTree.Element("previewExpression")
     name.text = shown
     hover = ElementTree.Element("mapTip")
     hover.text = tip
-    return [renderer, name, hover]
+    return [renderer(attribute, looks, geometry), name, hover]
+
+
+def renderer(attribute: str, looks: Mapping[str, Look], geometry: str) -> ElementTree.Element:
+    """How a layer's features are drawn; arguments as for `layer_style`."""
+    kind = "categorizedSymbol" if attribute else "singleSymbol"
+    drawn = ElementTree.Element("renderer-v2", type=kind, attr=attribute, forceraster="0")
+    if attribute:
+        categories = ElementTree.SubElement(drawn, "categories")
+        for number, value in enumerate(looks):
+            row = {"value": value, "label": value, "symbol": str(number), "render": "true"}
+            ElementTree.SubElement(categories, "category", row)
+    symbols = ElementTree.SubElement(drawn, "symbols")
+    for number, look in enumerate(looks.values()):
+        _symbol(symbols, number, look, geometry)
+    return drawn
 
 
 def style_document(parts: list[ElementTree.Element]) -> str:
@@ -74,13 +79,14 @@ def document(root: ElementTree.Element) -> str:
     return HEAD + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def style_table(styles: Mapping[str, str], name: str, updated: str) -> pd.DataFrame:
+def style_table(styles: Mapping[str, str], name: str, updated: str, description: str = "") -> pd.DataFrame:
     """Rows of `STYLES_TABLE`, one per layer, each its layer's default.
 
     Args:
         styles: QML by layer.
         name: what QGIS calls the styles.
         updated: a date; of a reproducible file a fixed one.
+        description: what QGIS says of them.
     """
     return pd.DataFrame(
         {
@@ -92,7 +98,7 @@ def style_table(styles: Mapping[str, str], name: str, updated: str) -> pd.DataFr
             "styleQML": list(styles.values()),
             "styleSLD": "",
             "useAsDefault": True,
-            "description": "",
+            "description": description,
             "owner": "",
             "ui": "",
             "update_time": pd.Timestamp(updated),

@@ -18,13 +18,14 @@ import shapely
 
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs, window_box
+from pipeline.qml import STYLES_TABLE, style_table
 from pipeline.review.label_studio import COLOURS, UNKNOWN_COLOUR
 from pipeline.review.proposals import MIN_SHOWN, source_of
 from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, TileReview
 from pipeline.review.styles import BUILDING_STATUSES, NOW, TILE_STATUSES, style
 from pipeline.schema import Grid
 
-BUILDINGS, TILES, ROUND, STYLES = "buildings", "tiles", "review_round", "layer_styles"
+BUILDINGS, TILES, ROUND = "buildings", "tiles", "review_round"
 _TILE_COLOURS = {"todo": "#e69f00", "done": "#009e73"}
 
 
@@ -57,7 +58,7 @@ def write_qgis(
     pyogrio.write_dataframe(told, path, layer=ROUND, driver="GPKG", append=True)
     styles = _styles(categories)
     pyogrio.write_dataframe(
-        styles, path, layer=STYLES, driver="GPKG", append=True, layer_options={"FID": "id"}
+        styles, path, layer=STYLES_TABLE, driver="GPKG", append=True, layer_options={"FID": "id"}
     )
 
 
@@ -110,22 +111,8 @@ def _styles(categories: Sequence[str]) -> pd.DataFrame:
         {"reviewer": ("@user_account_name", True), "finished_at": (NOW, True)},
         ("turn", "tile_id", "reason", "uncertainty"),
     )
-    qml = {BUILDINGS: buildings, TILES: tiles}
-    return pd.DataFrame(
-        {
-            "f_table_catalog": "",
-            "f_table_schema": "",
-            "f_table_name": list(qml),
-            "f_geometry_column": "geom",
-            "styleName": "review",
-            "styleQML": list(qml.values()),
-            "styleSLD": "",
-            "useAsDefault": True,
-            "description": "of a review round",
-            "owner": "",
-            "ui": "",
-            "update_time": pd.Timestamp("1970-01-01"),
-        }
+    return style_table(
+        {BUILDINGS: buildings, TILES: tiles}, "review", "1970-01-01", description="of a review round"
     )
 
 

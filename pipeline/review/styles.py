@@ -1,16 +1,19 @@
 """How QGIS shows and edits the layers of a review: symbols, forms and value lists, as QML.
 
-Source: QGIS 3.22, layer style files (QML) and the table `layer_styles` of a GeoPackage.
+Source: QGIS 3.22, layer style files (QML).
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from xml.etree import ElementTree
+
+from pipeline.qml import VERSION, Look, document, renderer
 
 BUILDING_STATUSES = ("proposed", "accepted", "edited", "rejected", "added")
 TILE_STATUSES = ("todo", "done")
 NOW = "format_date(now(), 'yyyy-MM-ddTHH:mm:ss')"
+_SEE_THROUGH = 50  # of 255, so that the imagery stays visible
 
 
 def style(
@@ -30,18 +33,10 @@ def style(
         locked: fields that forms show and do not let change.
     """
     root = ElementTree.Element(
-        "qgis", version="3.22.0", styleCategories="Symbology|Fields|Forms", readOnly="0"
+        "qgis", version=VERSION, styleCategories="Symbology|Fields|Forms", readOnly="0"
     )
-    renderer = ElementTree.SubElement(
-        root, "renderer-v2", type="categorizedSymbol", attr=attribute, enableorderby="0", forceraster="0"
-    )
-    categories = ElementTree.SubElement(renderer, "categories")
-    symbols = ElementTree.SubElement(renderer, "symbols")
-    for number, (value, colour) in enumerate(colours.items()):
-        ElementTree.SubElement(
-            categories, "category", value=value, label=value, symbol=str(number), render="true"
-        )
-        _symbol(symbols, number, colour)
+    looks = {value: Look(colour, _SEE_THROUGH) for value, colour in colours.items()}
+    root.append(renderer(attribute, looks, "fill"))
     fields = ElementTree.SubElement(root, "fieldConfiguration")
     for name, values in choices.items():
         field = ElementTree.SubElement(fields, "field", name=name, configurationFlags="None")
@@ -58,31 +53,8 @@ def style(
     editable = ElementTree.SubElement(root, "editable")
     for name in locked:
         ElementTree.SubElement(editable, "field", name=name, editable="0")
-    ElementTree.indent(root)
-    head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    return head + ElementTree.tostring(root, encoding="unicode")
+    return document(root)
 
 
 def _option(parent: ElementTree.Element, **attributes: str) -> ElementTree.Element:
     return ElementTree.SubElement(parent, "Option", attributes)
-
-
-def _symbol(symbols: ElementTree.Element, number: int, colour: str) -> None:
-    """A see-through fill with an outline of the same colour."""
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    symbol = ElementTree.SubElement(
-        symbols, "symbol", type="fill", name=str(number), alpha="1", clip_to_extent="1", force_rhr="0"
-    )
-    layer = ElementTree.SubElement(
-        symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"}
-    )
-    properties = _option(layer, type="Map")
-    for name, value in {
-        "color": f"{red},{green},{blue},50",
-        "style": "solid",
-        "outline_color": f"{red},{green},{blue},255",
-        "outline_style": "solid",
-        "outline_width": "0.5",
-        "outline_width_unit": "MM",
-    }.items():
-        _option(properties, name=name, value=value, type="QString")

@@ -11,10 +11,7 @@ from pipeline.steps.checking import check_labels, model_rows, now, write_finding
 from pipeline.steps.detection_rows import read_detections
 from pipeline.stores.versions import Version, VersionStore, open_versions
 from pipeline.targets import PublishedTarget, Workspace
-from pipeline.tasks.learning import TileImage
-from pipeline.tasks.mapping import AggregateImage
-from pipeline.tasks.sources import SourceLabels
-from pipeline.tasks.step import ImageStep, Step
+from pipeline.tasks.mapping import AggregateImage, JudgedImage
 
 logger = logging.getLogger("luigi-interface")
 
@@ -44,29 +41,10 @@ def keep_buildings(buildings: AggregateImage, number: int) -> str:
     return version.name
 
 
-class CheckLabels(ImageStep):
+class CheckLabels(JudgedImage):
     """`<image_id>.checks.json`, `.csv`, `.gpkg`: what is wrong with labels, and the best they allow."""
 
     sections = (settings.Checks, settings.Labels)
-
-    @property
-    def labels(self) -> SourceLabels:
-        """What is checked, as drawn."""
-        return SourceLabels(image_id=self.image_id)
-
-    @property
-    def buildings(self) -> AggregateImage:
-        """What a network sees."""
-        return AggregateImage(image_id=self.image_id)
-
-    @property
-    def tiles(self) -> TileImage:
-        """The image's frame."""
-        return TileImage(image_id=self.image_id)
-
-    def requires(self) -> list[Step]:
-        """Labels, and the buildings they are compared with."""
-        return [self.tiles, self.labels, self.buildings]
 
     def output(self) -> PublishedTarget:
         """The findings."""

@@ -94,10 +94,8 @@ class AggregateImage(ImageStep):
         logger.info("%s: %s", self, told(counts))
 
 
-class EvaluateImage(ImageStep):
-    """`<image_id>.report.json`: the challenge's metric of the published CSV, everywhere and at the seams."""
-
-    sections = (settings.Labels, settings.Metrics)
+class JudgedImage(ImageStep):
+    """A step that holds the map of an image against its labels."""
 
     @property
     def buildings(self) -> AggregateImage:
@@ -106,7 +104,7 @@ class EvaluateImage(ImageStep):
 
     @property
     def tiles(self) -> TileImage:
-        """Where the seams are."""
+        """The image's frame, and where the seams are."""
         return TileImage(image_id=self.image_id)
 
     @property
@@ -117,6 +115,12 @@ class EvaluateImage(ImageStep):
     def requires(self) -> list[Step]:
         """Tiles, buildings and labels."""
         return [self.tiles, self.buildings, self.labels]
+
+
+class EvaluateImage(JudgedImage):
+    """`<image_id>.report.json`: the challenge's metric of the published CSV, everywhere and at the seams."""
+
+    sections = (settings.Labels, settings.Metrics)
 
     @property
     def report(self) -> Path:

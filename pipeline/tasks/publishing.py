@@ -79,19 +79,19 @@ class ReportImage(ImageStep):
     """`<image_id>.html`: one page with the map, the metric where there are labels, and what made it."""
 
     @property
-    def buildings(self) -> AggregateImage:
-        """What the page shows."""
-        return AggregateImage(image_id=self.image_id)
-
-    @property
     def exported(self) -> ExportImage:
         """What goes to other tools with it."""
         return ExportImage(image_id=self.image_id)
 
     @property
+    def buildings(self) -> AggregateImage:
+        """What the page shows."""
+        return self.exported.buildings
+
+    @property
     def score(self) -> EvaluateImage | None:
         """How good it is; None for an image without labels."""
-        return EvaluateImage(image_id=self.image_id) if SourceLabels(image_id=self.image_id).found else None
+        return self.exported.score
 
     def requires(self) -> list[Step]:
         """The buildings, their score where there are labels, and what goes to other tools."""
