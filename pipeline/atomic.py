@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from models.atomic import flush, holding, sweep
@@ -24,18 +24,17 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: `parent` cannot be written.
     """
-    scratch = open_scratch_folder(parent)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = scratch.__enter__()
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write here: {error.strerror}", where=parent, remedy="Check permissions and free space."
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(open_scratch_folder(parent))
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot write here: {error.strerror}",
+                where=parent,
+                remedy="Check permissions and free space.",
+            ) from error
         yield folder
-    finally:
-        scratch.__exit__(None, None, None)
 
 
 @contextmanager
