@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from pipeline.errors import SettingsError
-from pipeline.polygons import clip_to_frame, largest_parts
+from pipeline.polygons import clip_to_frame, largest_parts, node_on_grid
 from pipeline.schema import DETECTIONS_VERSION, CoarseTile, Grid, Tile
 
 PX_DECIMALS = 1
@@ -156,7 +156,7 @@ def _rounded(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rounded = shapely.set_coordinates(polygons.copy(), numbers)
     broken = ~(shapely.is_valid(rounded) | shapely.is_missing(rounded))
     steps = np.where(whole, 1.0, 10.0**-PX_DECIMALS)
-    rounded[broken] = largest_parts(shapely.set_precision(polygons[broken], steps[broken]))
+    rounded[broken] = node_on_grid(polygons[broken], steps[broken])
     return rounded, whole
 
 

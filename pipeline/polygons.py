@@ -36,6 +36,27 @@ def largest_parts(geometries: np.ndarray) -> np.ndarray:
     return largest
 
 
+def node_on_grid(polygons: np.ndarray, steps: float | np.ndarray) -> np.ndarray:
+    """The polygons with all vertices and crossings on a grid: each largest part, None where none is left.
+
+    A polygon of whose holes GEOS cannot tell where they belong, once they are narrower than the grid, loses
+    its holes.
+
+    Args:
+        polygons: object[n] of valid Polygon.
+        steps: of the grid, one for all or float[n].
+    """
+    noded = [_on_grid(*given) for given in np.broadcast(polygons, steps)]
+    return largest_parts(np.array(noded, dtype=object))
+
+
+def _on_grid(polygon: shapely.Polygon, step: float) -> shapely.Geometry:
+    try:
+        return shapely.set_precision(polygon, step)
+    except shapely.GEOSException:
+        return shapely.set_precision(shapely.Polygon(polygon.exterior), step)
+
+
 def polygonal(geometries: np.ndarray) -> np.ndarray:
     """The geometries without the points and lines that intersections leave behind.
 

@@ -6,7 +6,7 @@ import numpy as np
 import shapely
 
 from pipeline.errors import ArtifactError
-from pipeline.polygons import largest_parts
+from pipeline.polygons import node_on_grid
 
 
 def round_polygons(polygons, decimals: int, *, where: object = None) -> np.ndarray:
@@ -27,7 +27,7 @@ def round_polygons(polygons, decimals: int, *, where: object = None) -> np.ndarr
     grid = 10.0**-decimals
     rounded = shapely.set_precision(given, grid, mode="pointwise")
     broken = ~shapely.is_valid(rounded) | shapely.is_empty(rounded)
-    rounded[broken] = largest_parts(shapely.set_precision(given[broken], grid))
+    rounded[broken] = node_on_grid(given[broken], grid)
     for index in np.flatnonzero(shapely.is_missing(rounded)):
         raise ArtifactError(
             f"a polygon vanishes at {decimals} decimals",
