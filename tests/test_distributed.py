@@ -66,4 +66,5 @@ def test_only_the_first_process_tells_and_writes(together):
 
 
 if __name__ == "__main__":
-    print(learn(Path(sys.argv[1])).name)
+    # Name and line's end at once: two processes write to one pipe.
+    sys.stdout.write(f"{learn(Path(sys.argv[1])).name}\n")
