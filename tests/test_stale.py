@@ -279,5 +279,5 @@ def test_another_schema_version_is_refused_with_its_remedy(tmp_path):
 def digest_of_the_next_version(*parts: object) -> str:
     """What `digest` would return after an upgrade: paths of old artifacts are never looked at again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr("pipeline.settings.section.SCHEMA_VERSION", SCHEMA_VERSION + 1)
         return settings.digest(*parts)
