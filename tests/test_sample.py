@@ -11,8 +11,8 @@ import shapely
 
 from pipeline import sample
 from pipeline.errors import SettingsError
-from pipeline.frames import crs_to_px
 from pipeline.painting.canvas import Light, Noise, rasterise
+from pipeline.painting.digitising import CONDITIONS
 from pipeline.painting.settlement import plan_settlement
 from pipeline.sample import Dirt, SceneSpec, label_rows, paint_scene, write_scene
 
@@ -179,23 +179,17 @@ def test_duplicates_and_strays_are_there(scene):
     assert same.sum() == dirt.duplicates
     disagree = sum(conditions[a] != conditions[b] for a, b in zip(first[same], second[same], strict=True))
     assert disagree == dirt.conflicting
-    image = shapely.box(
-        SPEC.origin[0],
-        SPEC.origin[1] - SPEC.height * SPEC.metres_per_pixel,
-        SPEC.origin[0] + SPEC.width * SPEC.metres_per_pixel,
-        SPEC.origin[1],
-    )
+    image = shapely.box(0, 0, SPEC.width, SPEC.height)
     assert shapely.disjoint(geometries, image).sum() == dirt.outside
 
 
 def test_clean_labels_are_the_buildings(scene):
     rows = label_rows(scene, SPEC, dirty=False)
-    step = SPEC.metres_per_pixel
-    drawn = crs_to_px([geometry for geometry, _ in rows], (step, 0, SPEC.origin[0], 0, -step, SPEC.origin[1]))
+    drawn = [geometry for geometry, _ in rows]
     overlap = shapely.area(shapely.intersection(drawn, scene.buildings))
     iou = overlap / (shapely.area(drawn) + shapely.area(scene.buildings) - overlap)
     assert iou.min() > 0.8
-    assert [condition for _, condition in rows] == [sample.CONDITIONS[c] for c in scene.categories]
+    assert [condition for _, condition in rows] == [CONDITIONS[c] for c in scene.categories]
 
 
 def test_labels_are_lonlat_on_zanzibar(files, features):
