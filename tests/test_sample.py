@@ -262,3 +262,12 @@ def test_noise_has_no_seams():
 
 def test_shadows_fall_away_from_the_sun():
     assert Light(0.0, np.pi / 4).shadow(3.0) == pytest.approx([3.0, 0.0])
+
+
+def test_what_a_difference_leaves_as_a_line_stays_black():
+    square, line = shapely.box(2, 2, 5, 5), shapely.LineString([(0, 7), (8, 7)])
+    alone, both = (
+        np.asarray(rasterise(geometry, 0, 0, 8, 8))
+        for geometry in (square, shapely.GeometryCollection([line, square]))
+    )
+    assert alone.any() and (both == alone).all()

@@ -112,10 +112,10 @@ def mix(a, b, share: np.ndarray) -> np.ndarray:
 def rasterise(
     geometry: BaseGeometry, x: float, y: float, width: int, height: int, scale: float = 1.0
 ) -> Image.Image:
-    """The polygonal geometry in white on a black 8-bit picture whose top-left corner is (x, y).
+    """The polygons of a geometry in white on a black 8-bit picture whose top-left corner is (x, y).
 
     Args:
-        geometry: any unit; holes stay black.
+        geometry: any unit; holes stay black, lines that a difference of polygons left behind as well.
         x: the left edge, in the geometry's unit.
         y: the top edge, in the geometry's unit.
         width: px.
@@ -125,7 +125,7 @@ def rasterise(
     image = Image.new("L", (width, height))
     draw = ImageDraw.Draw(image)
     for part in shapely.get_parts(geometry):
-        if part.is_empty:
+        if part.is_empty or not isinstance(part, shapely.Polygon):
             continue
         for ring, ink in [(part.exterior, 255), *((hole, 0) for hole in part.interiors)]:
             points = (shapely.get_coordinates(ring) - (x, y)) * scale - 0.5
