@@ -50,9 +50,9 @@ class Calibration(Versioned):
     """At `thresholds`, on the ground they were chosen on."""
     all_f1: Estimate
     categories: dict[str, Cut]
-    """The best cut of each category by itself."""
+    """The cut of each category by itself."""
     all_buildings: Cut
-    """The best single cut for all buildings."""
+    """The single cut for all buildings."""
     before: Reliability
     """Of the probabilities as they were."""
     after: Reliability

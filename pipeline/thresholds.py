@@ -19,6 +19,8 @@ from pipeline.schema import Artifact
 
 LEVELS = 256
 """Most thresholds that a drawing of blocks chooses from, evenly among the ranks."""
+DOUBT = 2.0
+"""Standard errors of F1 that a threshold may lack to the best one: what chance alone would bring."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Cut(Artifact):
 def choose_thresholds(
     samples: Iterable[TileSample], categories: Sequence[str], rules: ThresholdRules = ThresholdRules()
 ) -> dict[str, float]:
-    """Threshold per category that makes its F1 over all samples best; keep `score >= threshold`.
+    """Threshold per category that makes its F1 over these samples best; keep `score >= threshold`.
+
+    What training compares its epochs by. What is to be published elsewhere is cut by `choose_cut`.
 
     Each sample is judged by itself, the counts are pooled. The threshold is the middle of the gap
     between the lowest score kept and the highest dropped (0 when none is); among equally good cuts
@@ -108,31 +112,82 @@ def _best_threshold(judged: Outcomes, default: float) -> float:
 
 
 def choose_cut(judged: Outcomes, rules: ThresholdRules) -> Cut:
-    """The best threshold and its F1, with intervals from drawings of blocks.
+    """The threshold that other ground of the same kind asks for, and its F1, with intervals.
 
-    A drawing chooses among at most `LEVELS` thresholds; equally good ones share its vote.
+    Where confidences mean what they say, F1 is best at half of the best F1. The best threshold of one
+    piece of ground is mostly noise, so it is left for that half, as far as the drawings of blocks do not
+    speak against it: of the thresholds whose F1 is less than `DOUBT` standard errors below the best, the
+    one nearest to half of the best F1.
+
+    Source: Z. Lipton, C. Elkan, B. Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure
+    (2014), theorem 1; L. Breiman et al., Classification and Regression Trees (1984), for standard errors as
+    the measure of what may be given up.
 
     Args:
         judged: of one category, or of all buildings.
-        rules: the knobs.
+        rules: the knobs. Without two blocks to draw from, only an equally good threshold is taken.
     """
-    threshold = _best_threshold(judged, rules.default)
-    levels = _levels(judged.scores, threshold)
-    at = int(np.flatnonzero(levels == threshold)[0])
-    found = [int(count.flat[at]) for count in _counts(judged, levels, np.ones((1, len(judged.truths))))]
-    draws = draw_blocks(len(judged.truths), rules.resamples if judged.hits.any() else 0)
-    drawn = f1_score(*_counts(judged, levels, draws))
-    best = drawn == drawn.max(axis=1, keepdims=True)
-    votes = best / best.sum(axis=1, keepdims=True)
-    chosen = np.where(drawn.any(axis=1), votes @ levels, rules.default)
-    left_out = [(votes * count).sum() for count in _counts(judged, levels, (draws == 0).astype(float))]
+    if not judged.hits.any():
+        return _cut_by_default(judged, rules)
+    levels = _levels(judged.scores, _best_threshold(judged, rules.default))
+    draws = draw_blocks(len(judged.truths), rules.resamples)
+    counts = _counts(judged, levels, np.ones((1, len(judged.truths))))
+    f1, drawn = f1_score(*counts), f1_score(*_counts(judged, levels, draws))
+    error = (drawn - drawn[:, [f1.argmax()]]).std(axis=0) if len(draws) else np.zeros(len(levels))
+    gaps = _gaps(judged.scores, levels)
+    (threshold,), (at,) = _nearest_to_half(f1, levels, gaps, error)
+    thresholds, others = _nearest_to_half(drawn, levels, gaps, error)
+    elsewhere = _counts(judged, levels, (draws == 0).astype(float))
     return Cut(
-        threshold=Estimate.of(threshold, chosen, rules.confidence),
-        f1=Estimate.of(float(f1_score(*np.array(found))), drawn[:, at], rules.confidence),
-        f1_elsewhere=float(f1_score(*np.array(left_out))) if len(draws) else None,
-        hits=found[0],
-        kept=found[1],
-        truths=found[2],
+        threshold=Estimate.of(float(threshold), thresholds, rules.confidence),
+        f1=Estimate.of(float(f1[0, at]), drawn[:, at], rules.confidence),
+        f1_elsewhere=_pooled_f1(elsewhere, others) if len(draws) else None,
+        hits=int(counts[0][0, at]),
+        kept=int(counts[1][0, at]),
+        truths=int(counts[2][0, at]),
+    )
+
+
+def _nearest_to_half(
+    f1: np.ndarray, levels: np.ndarray, gaps: np.ndarray, error: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds float64[r] and their levels int64[r], nearest to half of the best F1 and hardly worse.
+
+    Args:
+        f1: float64[r, l], a row for each drawing.
+        levels: float64[l].
+        gaps: float64[2, l], highest score that each level drops and lowest that it keeps: inside the gap a
+            threshold may be anywhere.
+        error: float64[l], standard error of what each level lacks to the best one.
+    """
+    best = f1.max(axis=1, keepdims=True)
+    half, (dropped, kept) = best / 2, gaps
+    beside = np.maximum(np.maximum(dropped - half, half - kept), 0)
+    beside = np.where(f1 >= best - DOUBT * error, beside, np.inf)
+    at = len(levels) - 1 - beside[:, ::-1].argmin(axis=1)  # a score at half is kept: the lower level's
+    inside = (dropped[at] < half[:, 0]) & (half[:, 0] <= kept[at])
+    return np.where(inside, half[:, 0], levels[at]), at
+
+
+def _gaps(scores: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """float64[2, l], the highest score below each level, 0 without one, and the lowest from it on."""
+    distinct = np.unique(scores)
+    above = np.searchsorted(distinct, levels)
+    return np.array([np.append(0.0, distinct)[above], distinct[above]])
+
+
+def _pooled_f1(counts: tuple[np.ndarray, np.ndarray, np.ndarray], levels: np.ndarray) -> float:
+    """F1 of all rows together, each at its own level."""
+    hits, kept, truths = (np.take_along_axis(count, levels[:, None], axis=1).sum() for count in counts)
+    return float(f1_score(hits, kept, truths))
+
+
+def _cut_by_default(judged: Outcomes, rules: ThresholdRules) -> Cut:
+    """The default, where nothing was right and no threshold is better than another."""
+    kept, truths = int((judged.scores >= rules.default).sum()), int(judged.truths.sum())
+    none = Estimate(value=0.0)
+    return Cut(
+        threshold=Estimate(value=rules.default), f1=none, f1_elsewhere=None, hits=0, kept=kept, truths=truths
     )
 
 

@@ -12,9 +12,9 @@ from scipy.special import softmax
 
 from pipeline.calibration import UNLABELLED, Calibration, CalibrationRules, calibrate, true_labels
 from pipeline.evaluate import pool, score_image
-from pipeline.evidence import TileSample
+from pipeline.evidence import TileSample, outcomes
 from pipeline.temperature import BACKGROUND, BINS, fit_temperature, reliability, temper
-from pipeline.thresholds import ThresholdRules, choose_thresholds, evidence_of
+from pipeline.thresholds import ThresholdRules, choose_cut, evidence_of
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 NONE = np.empty(0, dtype=object)
@@ -40,8 +40,8 @@ def network(rng, count=300, temperature=1.0, across=20):
     return TileSample(boxes(place), probabilities, boxes(place[found]), labels[found], NONE)
 
 
-def calibration(samples, objective="mean_f1", min_detections=100):
-    rules = ThresholdRules(objective=objective), CalibrationRules(min_detections)
+def calibration(samples, objective="mean_f1", min_detections=100, resamples=200):
+    rules = ThresholdRules(objective=objective, resamples=resamples), CalibrationRules(min_detections)
     return calibrate(samples, CATEGORIES, *rules, tiles=len(samples), weights="abc")
 
 
@@ -155,12 +155,19 @@ def test_overconfidence_is_taken_back():
     assert result.before.detections == result.after.detections == 4_000
 
 
+def cuts(sample):
+    """The threshold of each category, its probabilities taken as they are."""
+    by_category, _ = outcomes(evidence_of([sample], len(CATEGORIES), ThresholdRules()))
+    chosen = (choose_cut(mine, ThresholdRules()).threshold.value for mine in by_category)
+    return dict(zip(CATEGORIES, chosen, strict=True))
+
+
 def test_thresholds_are_those_of_tempered_probabilities():
     sample = network(np.random.default_rng(0), temperature=3.0)
     result = calibration([sample])
     tempered = sample._replace(probabilities=temper(sample.probabilities, result.temperature))
-    assert result.thresholds == choose_thresholds([tempered], CATEGORIES)
-    assert result.thresholds != choose_thresholds([sample], CATEGORIES)
+    assert result.thresholds == cuts(tempered)
+    assert result.thresholds != cuts(sample)
 
 
 @pytest.mark.parametrize("objective", ["mean_f1", "all_f1"])
@@ -182,7 +189,7 @@ def test_scores_promised_are_those_of_the_independent_metric(objective):
 
 def test_each_objective_is_best_at_its_own():
     sample = network(np.random.default_rng(3), temperature=2.0)
-    mean, everything = (calibration([sample], objective) for objective in ("mean_f1", "all_f1"))
+    mean, everything = (calibration([sample], objective, resamples=0) for objective in ("mean_f1", "all_f1"))
     assert mean.mean_f1.value >= everything.mean_f1.value
     assert everything.all_f1.value >= mean.all_f1.value
     assert len(set(everything.thresholds.values())) == 1
@@ -194,7 +201,7 @@ def test_too_few_detections_leave_probabilities_alone():
     sample = network(np.random.default_rng(0), count=99, temperature=3.0)
     result = calibration([sample])
     assert (result.temperature, result.before) == (1.0, result.after)
-    assert result.thresholds == choose_thresholds([sample], CATEGORIES)
+    assert result.thresholds == cuts(sample)
     assert calibration([sample], min_detections=99).temperature != 1.0
     with pytest.raises(ValueError, match="min_detections"):
         CalibrationRules(min_detections=0)
