@@ -21,6 +21,7 @@ from pipeline.schema import DETECTIONS_VERSION
 from pipeline.seams import MergeRules
 from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.detections import Detector, infer_tiles
+from pipeline.steps.drawing import tile_path
 from pipeline.steps.large import infer_large
 from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
 from pipeline.tasks.sources import SourceWeights
@@ -168,9 +169,10 @@ class InferShard(ImageStep):
                 found=self.shard,
                 remedy="Ask for one of them, or raise [Inference] shards.",
             )
-        index = self.tiles.read()
+        # Once: a digest looks at every input, which is nothing for a task and too much for each of its tiles.
+        index, folder = self.tiles.read(), self.detections
         run = shard_slices(len(index.tiles), inference.shards, inference.batch_size)[self.shard]
-        made = [self.detections / f"{tile.tile_id}.json" for tile in index.tiles[run]]
+        made = [tile_path(folder, tile) for tile in index.tiles[run]]
         with self.finishing(Path(self.output().path), lambda: made) as counts:
             counts |= infer_tiles(
                 index,
@@ -178,7 +180,7 @@ class InferShard(ImageStep):
                 self.tiles.image.source,
                 settings.Imagery().rules(Imagery),
                 detector(),
-                self.detections,
+                folder,
                 self.progress,
             )
         logger.info("%s: %s", self, told(counts))

@@ -85,9 +85,10 @@ def prepare(tiles: int) -> list:
     index = tile_image("town", image, settings.Imagery().rules(Imagery), settings.Tiling(), lambda *_: None)
     Path(made.output().path).parent.mkdir(parents=True)
     write_tile_index(made.output().path, index)
-    tasks[0].detections.mkdir(parents=True)
+    folder = tasks[0].detections
+    folder.mkdir(parents=True)
     for tile in index.tiles:
-        tile_path(tasks[0].detections, tile).write_bytes(b"{}")
+        tile_path(folder, tile).write_bytes(b"{}")
     return tasks
 
 
