@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from browser import photograph
 from PIL import Image
 
 from pipeline.sample import DEMO_SETTINGS, SceneSpec, write_scene
@@ -46,14 +46,15 @@ def main() -> None:
             until(lambda: answers(address))
             with running(folder, "run", "village_3", "--dashboard", "--workers", "2", **scheduler):
                 until(lambda: learning(address))
-                take(address, folder)
+                take(address)
 
 
-def take(address: str, folder: Path) -> None:
+def take(address: str) -> None:
     """Photographs the graph of what is asked for above the tasks that run."""
     root = task(address, "ReportImage")
-    graph = photograph(address, f"tab=graph&taskId={root}", GRAPH_HEIGHT, folder)
-    workers = photograph(address, "tab=workers", LIST_HEIGHT, folder)
+    page = f"{address}/static/visualiser/index.html"
+    graph = photograph(f"{page}#tab=graph&taskId={root}", WIDTH, GRAPH_HEIGHT)
+    workers = photograph(f"{page}#tab=workers", WIDTH, LIST_HEIGHT)
     picture = Image.new("RGB", (WIDTH, GRAPH_HEIGHT + LIST_HEIGHT), "white")
     picture.paste(graph, (0, 0))
     picture.paste(workers, (0, GRAPH_HEIGHT))
@@ -123,28 +124,6 @@ def learning(address: str) -> bool:
 def task(address: str, name: str) -> str:
     """Id of the pending task of a kind."""
     return next(key for key, one in tasks(address, "PENDING").items() if one["name"] == name)
-
-
-def photograph(address: str, place: str, height: int, folder: Path) -> Image.Image:
-    """What a browser shows of a place of the dashboard."""
-    browser, shot = shutil.which("chromium"), folder / "shot.png"
-    if browser is None:
-        raise SystemExit("no Chromium here")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=15000",
-        "--hide-scrollbars",
-    ]
-    where = [
-        f"--window-size={WIDTH},{height}",
-        f"--user-data-dir={folder / 'browser'}",
-        f"--screenshot={shot}",
-    ]
-    url = f"{address}/static/visualiser/index.html#{place}"
-    subprocess.run([browser, *flags, *where, url], check=True, stderr=subprocess.DEVNULL)
-    return Image.open(shot).convert("RGB")
 
 
 if __name__ == "__main__":
