@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
@@ -18,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.pace import Pace, in_words
+from pipeline.tasks.step import Step
 
 ROOT = Path(__file__).parents[1]
 PAGE = "static/visualiser/index.html"
@@ -261,3 +264,11 @@ def test_a_port_that_is_taken_is_one_line(folder, dashboard):
     assert done.stderr.splitlines()[-1].startswith(
         f"jengo: {dashboard.removeprefix('http://')}: cannot be served"
     )
+
+
+def test_every_task_that_works_tells_how_far_it_is():
+    """Sources only say what is missing, and a round's parts tell it themselves."""
+    tasks = [getattr(pipeline, name) for name in pipeline.__all__]
+    working = [task for task in tasks if issubclass(task, Step) and "run" in vars(task)]
+    silent = {task.__name__ for task in working if "self.progress" not in inspect.getsource(task.run)}
+    assert silent == {"SourceImage", "SourceLabels", "SourceWeights", "ReviewRound"}

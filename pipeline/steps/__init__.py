@@ -8,3 +8,7 @@ from collections.abc import Callable
 
 Progress = Callable[[float, str], None]
 """Called with the share done (0 to 1) and what is being done."""
+
+
+def silent(_share: float, _doing: str) -> None:
+    """Progress that nobody listens to."""

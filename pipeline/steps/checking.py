@@ -23,6 +23,7 @@ from pipeline.raster import Imagery, Raster
 from pipeline.review.ceiling import Ceiling, find_ceiling
 from pipeline.schema import Artifact, Grid, TileIndex, Versioned, Window
 from pipeline.settings import Labels
+from pipeline.steps import Progress, silent
 from pipeline.stores.versions import Grounds, Version, VersionStore, row_frame
 from pipeline.submission import read_csv
 
@@ -83,6 +84,7 @@ def check_labels(
     store: VersionStore,
     version: Version,
     against: str,
+    progress: Progress = silent,
 ) -> tuple[LabelCheck, geopandas.GeoDataFrame]:
     """The check of an image's labels as drawn, and its findings on the map.
 
@@ -97,15 +99,20 @@ def check_labels(
         store: keeps the labels as drawn, and `against`.
         version: what the labels are kept as.
         against: the version of buildings to compare with.
+        progress: told before each part.
     """
     grid = index.grid
+    progress(0.0, f"reading {labels.name}")
     drawn, known = drawn_rows(labels, grid, settings, version)
     store.add(index.image_id, version, drawn)
     limits = rules.limits(units_per_m(grid))
+    progress(0.2, "looking where the image shows nothing")
     grounds = find_grounds(index, source, imagery)
+    progress(0.4, f"comparing {len(drawn):,} labels with buildings")
     findings, shift = store.check(index.image_id, version.name, against, limits, grounds)
     counts = findings["rule"].value_counts()
     shifted = shift.counts(limits)
+    progress(0.8, "scoring a perfect network")
     footprint = _frame(grid)
     ground = read_area(area, grid.crs) if area else None
     clean, _ = clean_labels(

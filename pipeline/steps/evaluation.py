@@ -18,6 +18,7 @@ from pipeline.raster import Imagery, Raster
 from pipeline.schema import Grid, TileIndex, Versioned, Window
 from pipeline.seam_score import SeamScore, find_seams, score_seams
 from pipeline.settings import Labels
+from pipeline.steps import Progress, silent
 from pipeline.submission import Rows, read_csv
 
 
@@ -97,6 +98,7 @@ def evaluate_image(
     area: Path | None,
     settings: Labels,
     metrics: MetricRules,
+    progress: Progress = silent,
 ) -> Evaluation:
     """The challenge's metric, in lon/lat like its scorer; how it fares at the seams; what no tile covers.
 
@@ -109,8 +111,11 @@ def evaluate_image(
         area: the polygons within which the labels are complete; None for the whole image.
         settings: the settings that name categories and conditions.
         metrics: what is measured beside the challenge's metric.
+        progress: told before each part.
     """
+    progress(0.0, f"reading {csv.name} and {labels.name}")
     sides = read_sides(csv, labels, area, settings)
+    progress(0.2, f"matching {int(sides.judged.sum()):,} buildings with {len(sides.truths):,} labels")
     score = score_image(
         sides.rows.polygons_lonlat[sides.judged],
         sides.rows.probabilities[sides.judged],
@@ -118,13 +123,18 @@ def evaluate_image(
         sides.known,
         settings.names,
     )
+    progress(0.4, "looking along the seams")
+    seams = _seams(sides, score, index)
+    progress(0.6, "looking for ground without a tile")
+    coverage = check_coverage(index, source, imagery)
+    progress(0.7, "measuring outlines")
     return Evaluation(
         image_id=index.image_id,
         proposals=int(sides.judged.sum()),
         truths=len(sides.truths),
         score=score,
-        seams=_seams(sides, score, index),
-        coverage=check_coverage(index, source, imagery),
+        seams=seams,
+        coverage=coverage,
         metrics=_metrics(sides, score, index, settings, metrics),
     )
 

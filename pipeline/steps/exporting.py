@@ -22,6 +22,7 @@ from pipeline.outputs.stac import stac_item
 from pipeline.report.outcomes import WORDS, outcomes
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
+from pipeline.steps import Progress, silent
 from pipeline.steps.buildings import read_parts
 from pipeline.steps.evaluation import Evaluation, read_sides
 from pipeline.styles import UNKNOWN
@@ -53,6 +54,7 @@ def export_image(
     judged: Judged | None,
     folder: Path,
     output: Path,
+    progress: Progress = silent,
 ) -> dict[str, int]:
     """Writes `<image_id>.gpkg`, `.qgs` and `.stac.json` into `folder`; returns the rows of each layer.
 
@@ -64,14 +66,17 @@ def export_image(
         judged: the score and what it rests on; None for an image without labels.
         folder: an existing folder to write into.
         output: where the files will lie; their paths are relative to it.
+        progress: told before each part.
     """
     grid, names = index.grid, labels.names
+    progress(0.0, "collecting what to review")
     found, truths = _judgement(judged, labels, index)
     review, tiles = _walk(table, index, names, found)
     missed = truths[truths["outcome"] == WORDS["missed"]]
     review = pd.concat([_missed_points(missed, grid.crs), review], ignore_index=True)
     layers = {TILES: tiles, LABELS: truths, REVIEW: review}
     stem = folder / index.image_id
+    progress(0.3, f"writing {stem.name}.gpkg")
     write_gpkg(
         stem.with_name(f"{stem.name}.gpkg"), read_parts(table), names, grid.crs, layers, layer_styles(names)
     )

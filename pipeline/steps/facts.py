@@ -10,7 +10,7 @@ from pipeline.inference import InferenceRules
 from pipeline.raster import Imagery, read_header
 from pipeline.schema import TileIndex
 from pipeline.settings import Inference, Tiling
-from pipeline.steps import Progress
+from pipeline.steps import Progress, silent
 from pipeline.steps.tiles import look_at_image
 from pipeline.tiling import TilingRules
 
@@ -52,7 +52,7 @@ def image_facts(
     tiling: Tiling,
     inference: Inference,
     network: str,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> ImageFacts:
     """The facts of an image; reads its header, and what tells valid pixels from collars.
 

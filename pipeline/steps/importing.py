@@ -22,6 +22,7 @@ from pipeline.review.records import Round, TileReview
 from pipeline.review.returned import read_returned
 from pipeline.schema import Artifact, Versioned, Window
 from pipeline.settings import Labels
+from pipeline.steps import Progress, silent
 from pipeline.stores.versions import Version, VersionStore
 
 
@@ -91,6 +92,7 @@ def import_round(
     earlier: Mapping[str, Earlier],
     folder: Path,
     imported_at: str,
+    progress: Progress = silent,
 ) -> tuple[Imported, RoundNumbers]:
     """Writes `labels/<image>.gpkg`, and `areas/<image>.gpkg` where labels are not complete everywhere.
 
@@ -102,6 +104,7 @@ def import_round(
         earlier: by image.
         folder: of the round.
         imported_at: this moment.
+        progress: told before each image.
 
     Raises:
         SourceError: nothing was handed back, or no tile in it is finished.
@@ -119,7 +122,9 @@ def import_round(
     name = f"round_{round_.round:03d}-{_digest(files)}"
     changes: list[Change] = []
     versions: dict[str, str] = {}
-    for image_id in sorted({review.image_id for review in deciding}):
+    images = sorted({review.image_id for review in deciding})
+    for number, image_id in enumerate(images):
+        progress(number / len(images), f"importing {image_id}, {number + 1}/{len(images)}")
         mine = [review for review in deciding if review.image_id == image_id]
         changes += _import_image(image_id, mine, round_, store, labels, earlier, folder, name, imported_at)
         versions[image_id] = name

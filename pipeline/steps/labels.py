@@ -19,14 +19,20 @@ from pipeline.labels import (
 )
 from pipeline.raster import Imagery, read_grid
 from pipeline.schema import Grid, Window
+from pipeline.steps import Progress, silent
 
 
 def load_labels(
-    labels: Path, area: Path | None, grid: Grid, rules: LabelRules
+    labels: Path, area: Path | None, grid: Grid, rules: LabelRules, progress: Progress = silent
 ) -> tuple[geopandas.GeoDataFrame, LabelReport]:
     """Clean labels in the image's CRS, and what became of every row of the file."""
+    progress(0.0, f"reading {labels.name}")
+    frame = read_label_file(labels)
+    progress(0.2, f"cleaning {len(frame):,} rows")
     ground = read_area(area, grid.crs) if area else None
-    return clean_labels(read_label_file(labels), grid.crs, _footprint(grid), rules, ground, where=labels)
+    cleaned, report = clean_labels(frame, grid.crs, _footprint(grid), rules, ground, where=labels)
+    progress(0.7, f"storing {len(cleaned):,} labels")
+    return cleaned, report
 
 
 def check_labels(

@@ -20,6 +20,7 @@ from pipeline.report.outcomes import outcomes
 from pipeline.report.pyramid import MAP_SIDE, jpeg
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
+from pipeline.steps import Progress, silent
 from pipeline.steps.buildings import Selection
 from pipeline.steps.evaluation import Evaluation, Sides, lonlat_to_px, read_sides
 from pipeline.submission import Rows, read_csv
@@ -41,6 +42,7 @@ def report_image(
     records: Sequence[RunRecord],
     evaluation: tuple[Path, Path, Path | None] | None,
     credit: str = "",
+    progress: Progress = silent,
 ) -> str:
     """The page as HTML.
 
@@ -58,8 +60,10 @@ def report_image(
         records: run records of what made the result.
         evaluation: report.json, label file and labelled area; None for an image without labels.
         credit: whom the imagery is owed to.
+        progress: told before each part.
     """
     grid = index.grid
+    progress(0.0, f"reading {csv.name}")
     judgement: dict[str, Any] = {}
     if evaluation is None:
         rows = read_csv(csv, labels.names)
@@ -70,8 +74,11 @@ def report_image(
         judgement = _judgement(Evaluation.model_validate_json(report.read_bytes()), sides, index, labels)
     confidences = rows.probabilities.max(axis=1, initial=0.0)
     with Raster(source, grid, imagery) as raster:
+        progress(0.2, "shrinking the image")
         sharpest = raster.shrunk(MAP_SIDE)
+        progress(0.6, "taking pictures of buildings")
         galleries = _galleries(raster, rows, confidences, judgement)
+    progress(0.8, "laying out the page")
     return render_report(
         ReportContext(
             image_id=index.image_id,

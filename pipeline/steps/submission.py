@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.errors import ArtifactError
 from pipeline.frames import grid_lonlat_bounds
 from pipeline.schema import TileIndex
+from pipeline.steps import Progress, silent
 from pipeline.submission import pack_submission, validate_csv
 
 
@@ -17,6 +18,7 @@ def submit(
     indexes: Mapping[str, TileIndex],
     zip_path: Path,
     categories: Sequence[str],
+    progress: Progress = silent,
 ) -> None:
     """Writes the zip.
 
@@ -26,11 +28,13 @@ def submit(
         indexes: tiles of each image, for its size and place.
         zip_path: where the zip goes.
         categories: names in the order of the columns.
+        progress: told before each CSV.
 
     Raises:
         ArtifactError: a CSV is not what the challenge takes.
     """
-    for image_id, csv in csvs.items():
+    for number, (image_id, csv) in enumerate(csvs.items()):
+        progress(number / len(csvs), f"checking {csv.name}, {number + 1}/{len(csvs)}")
         grid = indexes[image_id].grid
         bounds = grid_lonlat_bounds(grid)
         faults = validate_csv(csv, categories, bounds_lonlat=bounds, width=grid.width, height=grid.height)

@@ -65,6 +65,7 @@ class CheckLabels(JudgedImage):
                 open_workspace_versions(self.workspace),
                 Version(f"drawn-{self.labels.digest}", "drawn", self.labels.digest, 0, now()),
                 against,
+                self.progress,
             )
             counts |= check.findings
             stem = folder / f"{self.image_id}.checks"

@@ -118,7 +118,7 @@ class LoadLabels(ImageStep):
         report_file = self.folder("labels") / "report.json"
         with self.finishing(report_file.with_name("run.json"), lambda: [report_file]) as counts:
             labels, report = load_labels(
-                self.labels.source, self.labels.area, grid, settings.Labels().label_rules()
+                self.labels.source, self.labels.area, grid, settings.Labels().label_rules(), self.progress
             )
             logger.info("labels of %s\n%s", self.image_id, report.table())
             write_atomic(report_file, report.model_dump_json(indent=1))

@@ -143,6 +143,7 @@ class EvaluateImage(JudgedImage):
                 self.labels.area,
                 settings.Labels(),
                 settings.Metrics().rules(MetricRules),
+                self.progress,
             )
             (folder / self.report.name).write_text(report.model_dump_json(indent=1))
         logger.info("score of %s\n%s", self.image_id, report.table())
@@ -197,4 +198,5 @@ class Submission(Step):
                 {task.image_id: task.shards[0].tiles.read() for task in self.buildings},
                 folder / f"submission_{self.split}.zip",
                 settings.Labels().names,
+                self.progress,
             )

@@ -71,6 +71,7 @@ class ExportImage(ImageStep):
                 judged,
                 folder,
                 self.workspace.output,
+                self.progress,
             )
         logger.info("%s: %s", self, told(counts))
 
@@ -126,6 +127,7 @@ class ReportImage(ImageStep):
                 self._records(),
                 judged,
                 tiles.image.credit,
+                self.progress,
             )
             (folder / f"{self.image_id}.html").write_text(page, encoding="utf-8")
         logger.info("%s: open %s", self, self.workspace.output / f"{self.image_id}.html")

@@ -196,6 +196,7 @@ class ImportReview(RoundStep):
                 {image_id: marks for image_id in round_.proposals if (marks := self._earlier(image_id))},
                 self.place,
                 now(),
+                self.progress,
             )
             counts |= {"tiles": len(imported.tiles), "added": numbers.added}
         write_atomic(self.place / "numbers.json", numbers.model_dump_json(indent=1))
