@@ -30,6 +30,7 @@ class Need(NamedTuple):
 
 NEEDS: dict[str, Need] = {
     "maskrcnn_small": Need(67, 20, 50),
+    "maskrcnn_resnet50_light": Need(120, 50, 76),
     "maskrcnn_resnet18_fpn": Need(238, 105, 200),
     "maskrcnn_resnet50_fpn_v2": Need(337, 200, 233),
 }

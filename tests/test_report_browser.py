@@ -15,6 +15,7 @@ from pipeline.report import render_report
 
 AXE = Path(__file__).with_name("axe") / "axe.min.js"
 VIEWS = {
+    "desktop": ("--window-size=1280,1000",),
     "phone": ("--window-size=500,900",),
     "dark": ("--blink-settings=preferredColorScheme=0",),
 }
