@@ -133,16 +133,28 @@ def add(
 
 
 @app.command()
-def info(image: Image) -> None:
+def info(
+    image: Image,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure this machine on a few tiles, for its own time.")
+    ] = False,
+) -> None:
     """Tell an image's size, CRS, tiles and cost."""
     from pipeline import settings
     from pipeline.raster import Imagery
     from pipeline.steps.facts import image_facts
 
     source = _source(image)
-    imagery, network = settings.Imagery().rules(Imagery), settings.Training().network
-    name = Path(image).stem
-    facts = image_facts(name, source, imagery, settings.Tiling(), settings.Inference(), network)
+    imagery, names = settings.Imagery().rules(Imagery), settings.Labels().names
+    facts = image_facts(
+        Path(image).stem,
+        source,
+        imagery,
+        settings.Tiling(),
+        settings.Inference(),
+        settings.Training(),
+        names if measure else (),
+    )
     typer.echo(facts.table())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,36 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import settings
-from pipeline.cost import Cost, Rates, expected_cost
+from pipeline.cost import Rates
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, Raster, read_grid, read_header
-from pipeline.schema import Grid, Tile
+from pipeline.raster import Imagery, Raster
+from pipeline.schema import Grid, Tile, TileIndex
 from pipeline.steps.detections import Detector
-from pipeline.tiling import TilingRules, build_tile_index, parse_size, tile_windows
+from pipeline.tiling import TilingRules, build_tile_index, tile_windows
+from pipeline.vectorize import VectorizeRules
 
 _PLACES = 6
 """Tiles that rates are measured on."""
-
-
-def image_cost(source: Path | str, network: str, rates: Rates | None = None) -> Cost:
-    """The expected cost of an image under the present settings; with `rates` from its header alone.
-
-    Args:
-        source: the image.
-        network: the network's name.
-        rates: of this machine, as `measured_rates` finds them; None for those of an ordinary core.
-    """
-    imagery, tiling = settings.Imagery().rules(Imagery), settings.Tiling()
-    grid = read_grid(source, imagery)
-    rules = TilingRules(
-        tile_size=parse_size(tiling.tile_size, grid.ground_m_per_px),
-        overlap=parse_size(tiling.overlap, grid.ground_m_per_px),
-        min_valid_share=tiling.min_valid_share,
-    )
-    header = read_header(source, imagery)
-    inference = settings.Inference().rules(InferenceRules)
-    share = valid_share(source, grid, imagery, rules) if header.cheap_to_look_at else 1.0
-    return expected_cost(header, rules, inference, imagery, network, rates or Rates(), share)
 
 
 def valid_share(source: Path | str, grid: Grid, imagery: Imagery, rules: TilingRules) -> float:
@@ -48,6 +29,43 @@ def valid_share(source: Path | str, grid: Grid, imagery: Imagery, rules: TilingR
     with Raster(source, grid, imagery) as raster:
         shares = raster.valid_shares(windows)
     return len(build_tile_index("", grid, rules, shares).tiles) / len(windows)
+
+
+def rates_here(
+    source: Path | str, index: TileIndex, imagery: Imagery, network: str, categories: tuple[str, ...]
+) -> Rates:
+    """This machine's rates under the present settings, with the weights given or a network not yet taught.
+
+    That is as fast as one that is, but what it finds tells nothing of the image: it is held to the
+    detections of an ordinary tile, and starting to the time of an ordinary core.
+
+    Args:
+        source: the image.
+        index: its tiles; at least one.
+        imagery: how it is read.
+        network: name of the network, where no weights are given.
+        categories: the names of the settings.
+    """
+    given, outlines = settings.Inference(), settings.Outlines().rules(VectorizeRules)
+    rules = given.rules(InferenceRules)
+    if given.weights:
+        detector = Detector(Path(given.weights), categories, rules, outlines)
+        return measured_rates(source, index.grid, imagery, index.tiles, detector)
+    from models.maskrcnn import build
+    from models.predict import Predictor
+
+    ordinary = math.ceil(Rates.detections_per_megapixel * index.tile_size**2 / 1e6)
+    detector = Detector(Path(), categories, rules, outlines)
+    detector.predictor = Predictor(
+        build(network, categories),
+        device=rules.device,
+        precision=rules.precision,
+        detections_per_tile=ordinary,
+        proposals_per_tile=rules.proposals_per_tile,
+        compile=rules.compile,
+    )
+    rates = measured_rates(source, index.grid, imagery, index.tiles, detector)
+    return replace(rates, detections_per_megapixel=Rates.detections_per_megapixel, start_s=Rates.start_s)
 
 
 def measured_rates(

@@ -9,8 +9,9 @@ from pipeline.cost import Cost, Rates, expected_cost
 from pipeline.inference import InferenceRules
 from pipeline.raster import Imagery, read_header
 from pipeline.schema import TileIndex
-from pipeline.settings import Inference, Tiling
+from pipeline.settings import Inference, Tiling, Training
 from pipeline.steps import Progress, silent
+from pipeline.steps.cost import rates_here
 from pipeline.steps.tiles import look_at_image
 from pipeline.tiling import TilingRules
 
@@ -23,7 +24,9 @@ class ImageFacts:
     valid_share: float
     """Of the image's pixels, 0 to 1."""
     cost: Cost
-    """Of mapping it with a network that is learnt already, at the rates of one core without a GPU."""
+    """Of mapping it with a network that is learnt already."""
+    measured: bool
+    """Whether the cost is at this machine's rates, or at those of one ordinary core without a GPU."""
 
     def table(self) -> str:
         """The facts as lines of text."""
@@ -40,7 +43,8 @@ class ImageFacts:
             "tiles": f"{len(index.tiles):,} of {index.tile_size} px with {index.overlap} px overlap, "
             f"{index.empty_tiles:,} empty ones left out",
             "valid": f"{self.valid_share:.0%} of the pixels",
-            "to map": f"{self.cost.sentence} on one core, its network learnt already",
+            "to map": f"{self.cost.sentence} on {'this machine' if self.measured else 'one core'}, "
+            "its network learnt already",
         }
         return "\n".join(f"{name:<11}{text}" for name, text in facts.items())
 
@@ -51,7 +55,8 @@ def image_facts(
     imagery: Imagery,
     tiling: Tiling,
     inference: Inference,
-    network: str,
+    training: Training,
+    measure: tuple[str, ...] = (),
     progress: Progress = silent,
 ) -> ImageFacts:
     """The facts of an image; reads its header, and what tells valid pixels from collars.
@@ -62,7 +67,8 @@ def image_facts(
         imagery: how it is read.
         tiling: how it is cut.
         inference: how the network is run.
-        network: the network's name.
+        training: which network.
+        measure: names of the categories, to measure this machine's rates; empty for an ordinary core's.
         progress: told while valid pixels are looked for.
 
     Raises:
@@ -72,13 +78,14 @@ def image_facts(
     index, valid_share = look_at_image(image_id, source, imagery, tiling, progress)
     # Where the imagery is seen at another resolution, it is that which is cut into tiles.
     header = replace(read_header(source, imagery), width=index.grid.width, height=index.grid.height)
+    rates = rates_here(source, index, imagery, training.network, measure) if measure else Rates()
     cost = expected_cost(
         header,
         TilingRules(index.tile_size, index.overlap, tiling.min_valid_share),
         inference.rules(InferenceRules),
         imagery,
-        network,
-        Rates(),
+        training.network,
+        rates,
         len(index.tiles) / (len(index.tiles) + index.empty_tiles),
     )
-    return ImageFacts(index, valid_share, cost)
+    return ImageFacts(index, valid_share, cost, bool(measure))
