@@ -41,11 +41,16 @@ class Learner:
 
     def __post_init__(self) -> None:
         # float16 alone is narrow enough for gradients to vanish.
-        scaled = choose_dtype(self.recipe.precision, self.device) == torch.float16
+        scaled = self.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.average = AveragedModel(self.model, use_buffers=True) if self.recipe.ema_decay else None
         self.shared = share_gradients(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its convolutions compute with."""
+        return choose_dtype(self.recipe.precision, self.device, learns=True)
 
     @property
     def kept(self) -> MaskRCNN:
@@ -54,8 +59,7 @@ class Learner:
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch by name, of a network in training mode."""
-        dtype = choose_dtype(self.recipe.precision, self.device)
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return model(*batch)
 
     def step(self, batches: Iterable[Batch], count: int, rate: float) -> dict[str, float]:

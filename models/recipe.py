@@ -111,7 +111,8 @@ class Recipe:
     validate_every: int = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
     precision: Precision = "auto"
-    """Arithmetic of the convolutions; `auto` is bfloat16 (else float16) on a GPU and float32 on a CPU."""
+    """Arithmetic of the convolutions; `auto` is bfloat16 (else float16) on a GPU, and on a CPU bfloat16
+    where it has instructions for it (AVX512-BF16, AMX), else float32."""
     channels_last: bool = True
     """Whether images lie in memory pixel by pixel, which is faster on recent hardware."""
     compile: bool = False

@@ -17,6 +17,7 @@ from models.weights import read_weights
 RECIPE = Recipe(
     network="maskrcnn_small", epochs=2, batch_size=3, accumulate=2, optimizer="sgd", warmup_steps=1,
     learning_rate=1e-2, device="cpu", mine_every=1, ema_decay=0.5,
+    precision="float32",
 )  # fmt: skip
 
 torch.set_num_threads(1)

@@ -316,6 +316,17 @@ def test_other_ways_to_train(tmp_path, knobs):
     assert all(value.isfinite().all() for value in state.values())
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_learnt_in_where_the_processor_has_it(monkeypatch, able):
+    """And nothing else: what a learnt network finds does not depend on the processor."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
+    cpu, dtype = torch.device("cpu"), torch.bfloat16 if able else torch.float32
+    model = build("maskrcnn_small", CATEGORIES)
+    assert Learner(model, Recipe(), cpu).dtype == dtype
+    assert Learner(model, Recipe(precision="float32"), cpu).dtype == torch.float32
+    assert Predictor(model, "cpu").dtype == torch.float32
+
+
 def test_learning_rate_rises_and_falls():
     recipe = Recipe(learning_rate=1.0, warmup_steps=10)
     rates = [learning_rate(step, 100, recipe) for step in range(100)]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -15,8 +16,16 @@ from painted_tiles import CATEGORIES, tiles
 from models.recipe import Recipe
 from pipeline.settings import Training
 from tests.benchmarks.bench_training import reference, schedule
-from tests.benchmarks.bench_training.__main__ import trials
-from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Contender, knobs_of
+from tests.benchmarks.bench_training.__main__ import start_of, trials
+from tests.benchmarks.bench_training.contenders import (
+    CONTENDERS,
+    CPU,
+    GPU,
+    IMAGENET,
+    Contender,
+    knobs_of,
+    takes_part,
+)  # fmt: skip
 from tests.benchmarks.bench_training.grounds import CONDITIONS, FOLDS, Ground, lay_out
 from tests.benchmarks.bench_training.tables import report
 from tests.benchmarks.bench_training.trial import Trial
@@ -31,12 +40,40 @@ def _asked(tmp_path, **given):
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_every_contender_is_a_recipe(tmp_path, means, name):
     contender = CONTENDERS[name]
+    (tmp_path / IMAGENET).parent.mkdir()
+    (tmp_path / IMAGENET).touch()
     recipe = Training(**knobs_of(contender, means, tmp_path)).rules(Recipe)
-    assert recipe.epochs * recipe.tiles_per_epoch == means.shown
-    taken = {key: value for key, value in contender.knobs.items() if key != "initial_weights"}
-    assert {key: getattr(recipe, key) for key in taken} == taken | {
-        key: 5 for key in taken if key == "trainable_stages"
-    }  # without pretrained weights everything learns
+    assert recipe.epochs * contender.knobs.get("tiles_per_epoch", means.shown // 4) == means.shown or (
+        name == "imagenet" and recipe.tiles_per_epoch < means.shown // 4
+    )  # a larger network is shown fewer
+    start = means.start if contender.start is None else contender.start
+    assert recipe.initial_weights == (str(tmp_path / start) if start else "")
+    taken = contender.knobs if start else contender.knobs | {"trainable_stages": 5}
+    assert {key: getattr(recipe, key) for key in taken} == taken
+
+
+def test_who_takes_part(tmp_path):
+    """A row that changes nothing, or has nothing to begin with, is left out."""
+
+    def rows(means):
+        return {name for name, contender in CONTENDERS.items() if takes_part(contender, means, tmp_path)}
+
+    trunk = {"thawed", "thawed_norms"}
+    assert set(CONTENDERS) - rows(GPU) == {"imagenet"}
+    assert set(CONTENDERS) - rows(CPU) == {"imagenet", "scratch"} | trunk
+    painted = CPU._replace(start=str(tmp_path / "painted.h5"))
+    assert set(CONTENDERS) - rows(painted) == {"imagenet"} | trunk
+    (tmp_path / IMAGENET).parent.mkdir()
+    (tmp_path / IMAGENET).touch()
+    assert set(CONTENDERS) - rows(painted) == trunk
+
+
+def test_what_ours_begins_with_is_named_by_its_content(tmp_path):
+    (tmp_path / "weights.h5").write_bytes(b"learnt")
+    one = start_of(tmp_path / "weights.h5", tmp_path / "made")
+    (tmp_path / "weights.h5").write_bytes(b"learnt better")
+    two = start_of(tmp_path / "weights.h5", tmp_path / "made")
+    assert one != two and Path(one).read_bytes() == b"learnt" and Path(two).read_bytes() == b"learnt better"
 
 
 def test_pieces_are_taken_from_ours():

@@ -1,20 +1,23 @@
 """Runs what is not done yet and prints the table; see the package's docstring.
 
     python -m tests.benchmarks.bench_training [--data DATA] [--folder FOLDER] [--sets SET ...]
-        [--rows ROW ...] [--folds N ...] [--shown TILES] [--minutes MINUTES] [--jobs N] [--write]
+        [--rows ROW ...] [--folds N ...] [--shown TILES] [--start WEIGHTS] [--minutes MINUTES] [--jobs N]
+        [--write]
 
-Where DATA is not there, painted scenes take its place. What was measured lies in FOLDER and is not
-measured again; a run that is broken off goes on. After MINUTES nothing new is begun, and the table holds
-what there is.
+Where DATA is not there, painted scenes take its place. On a CPU ours begins with WEIGHTS: those of
+`make demo`, where they are there, else none. What was measured lies in FOLDER and is not measured again; a
+run that is broken off goes on. After MINUTES nothing new is begun, and the table holds what there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from datetime import date
@@ -23,7 +26,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Means
+from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Means, takes_part
 from tests.benchmarks.bench_training.grounds import FOLDS, PAINTED, REAL
 from tests.benchmarks.bench_training.schedule import run_all
 from tests.benchmarks.bench_training.tables import Results, report
@@ -35,6 +38,8 @@ SECTION = re.compile(r"(?<=<!-- training:begin -->\n).*(?=<!-- training:end -->)
 MAIN_FOLD = 1
 """The third that every contender is scored on."""
 PAIR = ("ours", "reference")
+DEMO = "demo/work/networks/*/weights.h5"
+"""What `make demo` learnt on painted scenes."""
 
 
 def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
@@ -54,7 +59,7 @@ def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
             given.folder.absolute(),
         )
         for name, contender in CONTENDERS.items()
-        if not given.rows or name in given.rows
+        if (not given.rows or name in given.rows) and takes_part(contender, means, given.data)
         for place in places
         for fold in (given.folds or contender.folds)
     ]
@@ -68,6 +73,18 @@ def _urgency(trial: Trial) -> tuple[int, int]:
     return stage, list(CONTENDERS).index(trial.name)
 
 
+def start_of(given: Path | None, folder: Path) -> str:
+    """The file that ours begins with on a CPU, copied and named by its digest, since results depend on it."""
+    found = [given] if given else sorted(ROOT.glob(DEMO), key=lambda path: path.stat().st_mtime)[-1:]
+    if not found:
+        return ""
+    copy = folder.absolute() / f"painted_{hashlib.sha256(found[0].read_bytes()).hexdigest()[:12]}.h5"
+    if not copy.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found[0], copy)
+    return str(copy)
+
+
 def preface(means: Means) -> str:
     """How, when and with what the figures were made."""
     versions = {"Python": platform.python_version(), "torch": torch.__version__}
@@ -77,7 +94,7 @@ def preface(means: Means) -> str:
         f"`python -m tests.benchmarks.bench_training`, {date.today()}, {device};"
         f" {', '.join(f'{name} {version}' for name, version in versions.items())}."
         f" Ours: {', '.join(f'{name} {value}' for name, value in means.knobs.items())};"
-        f" tiles of {means.tile_size} px."
+        f" tiles of {means.tile_size} px; begun with {Path(means.start).name or 'nothing'}."
     )
 
 
@@ -92,12 +109,13 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=list(CONTENDERS))
     parser.add_argument("--folds", nargs="+", type=int, metavar="N", choices=(0, 1, 2))
     parser.add_argument("--shown", type=int, metavar="TILES", help="tiles shown to every network")
+    parser.add_argument("--start", type=Path, metavar="WEIGHTS", help="what ours begins with on a CPU")
     parser.add_argument("--minutes", type=float, default=24.0, help="after which nothing new is begun")
     parser.add_argument("--jobs", type=int, help="trials at a time; one per core, one on a GPU")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     given = parser.parse_args()
     on_gpu = torch.cuda.is_available()
-    means = GPU if on_gpu else CPU
+    means = GPU if on_gpu else CPU._replace(start=start_of(given.start, given.folder))
     if given.shown:
         means = means._replace(shown=given.shown)
     everything, start, failed = trials(given, means), time.monotonic(), 0

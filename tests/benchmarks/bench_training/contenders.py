@@ -20,31 +20,36 @@ class Means(NamedTuple):
     """Tiles shown to every network."""
     knobs: dict[str, Any]
     """Our recipe there."""
+    start: str = ""
+    """File of the weights that learning begins with, absolute or from the folder of data; empty for none."""
 
+
+IMAGENET = "weights/resnet50_imagenet.pth"
+"""From the folder of data: a ResNet-50 that halves its maps in 1 x 1 convolutions."""
 
 CPU = Means(
     finer=1,
     tile_size=256,
-    shown=160,
+    shown=1200,
     knobs={
-        "network": "maskrcnn_resnet50_light",
+        "network": "maskrcnn_small",
         "anchors": "fitted",
-        "trainable_stages": 0,
-        "batch_size": 2,
+        "trainable_stages": 5,
+        "batch_size": 4,
         "learning_rate": 1e-3,
-        "warmup_steps": 20,
+        "warmup_steps": 30,
     },
 )
+"""It begins with what the demo learnt, where that is there."""
+
 GPU = Means(
     finer=2,
     tile_size=512,
     shown=6000,
     knobs={"network": "maskrcnn_resnet50_fpn_v2", "anchors": "fitted", "workers": 8},
+    start=IMAGENET,
 )
 """A recipe of its own for each: what is left out of `knobs` is as `models.recipe.Recipe` has it."""
-
-IMAGENET = Path("weights/resnet50_imagenet.pth")
-"""From the folder of data: a ResNet-50 that halves its maps in 1 x 1 convolutions."""
 
 
 class Sources(StrEnum):
@@ -69,6 +74,10 @@ class Contender:
     sources: Sources = Sources.ALONE
     folds: tuple[int, ...] = (0, 1, 2)
     """Thirds that it is scored on."""
+    for_trunk: bool = False
+    """Whether it changes what becomes of a ResNet's weights, and nothing where ours has no ResNet."""
+    start: str | None = None
+    """What it begins with instead of what ours does."""
 
 
 _ONE = (1,)
@@ -77,7 +86,7 @@ CONTENDERS: dict[str, Contender] = {
     "ours": Contender("**ours**"),
     "reference": Contender("torchvision's reference training, as long", is_reference=True),
     "still": Contender("no augmentation", _STILL),
-    "scratch": Contender("no pretrained weights", {"initial_weights": ""}),
+    "scratch": Contender("no pretrained weights", start=""),
     "plain": Contender(
         "torchvision's optimizer, nothing of ours around it",
         {
@@ -99,8 +108,14 @@ CONTENDERS: dict[str, Contender] = {
     "no_ema": Contender("no mean of weights", {"ema_decay": 0.0}, folds=_ONE),
     "anchors": Contender("anchors not fitted", {"anchors": "default"}, folds=_ONE),
     "no_rare": Contender("rare categories not shown more often", {"rare_share": 0.0}, folds=_ONE),
-    "thawed_norms": Contender("batch norms learn", {"frozen_norms": "none"}, folds=_ONE),
-    "thawed": Contender("two stages of the trunk learn", {"trainable_stages": 2}, folds=_ONE),
+    "thawed_norms": Contender("batch norms learn", {"frozen_norms": "none"}, folds=_ONE, for_trunk=True),
+    "thawed": Contender("two stages of the trunk learn", {"trainable_stages": 2}, folds=_ONE, for_trunk=True),
+    "imagenet": Contender(
+        "the light network on a frozen ImageNet trunk, about as long",
+        {"network": "maskrcnn_resnet50_light", "trainable_stages": 0, "tiles_per_epoch": 100},
+        start=IMAGENET,
+        folds=_ONE,
+    ),
     "sgd": Contender("SGD", {"optimizer": "sgd", "learning_rate": 0.01}, folds=_ONE),
     "no_negatives": Contender("no tiles without buildings", pairs=PairRules(empty_share=0.0), folds=_ONE),
     "scale": Contender("and scale .7 - 1.4", {"scale_min": 0.7, "scale_max": 1.4}, folds=_ONE),
@@ -121,12 +136,21 @@ CONTENDERS: dict[str, Contender] = {
 """By name, ours first: the reference learns for as long as ours did on the same ground."""
 
 
+def takes_part(contender: Contender, means: Means, data: Path) -> bool:
+    """Whether a contender differs from ours there, and has what it begins with."""
+    if contender.start is not None and contender.start == means.start:
+        return False
+    if contender.for_trunk:
+        return means.start == IMAGENET
+    return not contender.start or (data / contender.start).is_file()
+
+
 def knobs_of(contender: Contender, means: Means, data: Path) -> dict[str, Any]:
     """What a contender gives `[Training]`; one pass, so that the rate falls once, over all tiles shown."""
-    file = data / IMAGENET
-    start = {"initial_weights": str(file), "backbone_stride_in_1x1": True} if file.is_file() else {}
-    passes = {"epochs": 4, "tiles_per_epoch": means.shown // 4, "validate_every": 4}
-    knobs = start | passes | means.knobs | contender.knobs
-    if not knobs.get("initial_weights"):
-        knobs |= {"backbone_stride_in_1x1": False, "trainable_stages": 5}
-    return knobs
+    start = means.start if contender.start is None else contender.start
+    file, is_resnet = data / start, start == IMAGENET
+    knobs = {"epochs": 4, "tiles_per_epoch": means.shown // 4, "validate_every": 4}
+    knobs |= means.knobs | contender.knobs
+    if start and file.is_file():
+        return knobs | {"initial_weights": str(file), "backbone_stride_in_1x1": is_resnet}
+    return knobs | {"trainable_stages": 5}

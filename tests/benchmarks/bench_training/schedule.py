@@ -50,4 +50,4 @@ def run_all(everything: list[Trial], jobs: int, minutes: float) -> Iterator[tupl
 
 def _begin(jobs: int) -> None:
     logging.disable(logging.WARNING)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) // jobs)))
