@@ -47,5 +47,7 @@ def choose_dtype(precision: Precision, device: torch.device, learns: bool = Fals
 
 def _has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16; others emulate it, several times slower than float32."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+    if not hasattr(torch.cpu, "get_capabilities"):  # older torch cannot tell
+        return False
+    known = torch.cpu.get_capabilities()
     return any(known.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -59,13 +59,13 @@ def test_who_takes_part(tmp_path):
         return {name for name, contender in CONTENDERS.items() if takes_part(contender, means, tmp_path)}
 
     trunk = {"thawed", "thawed_norms"}
-    assert set(CONTENDERS) - rows(GPU) == {"imagenet"}
-    assert set(CONTENDERS) - rows(CPU) == {"imagenet", "scratch"} | trunk
+    assert set(CONTENDERS) - rows(GPU) == {"imagenet", "fitted"}
+    assert set(CONTENDERS) - rows(CPU) == {"imagenet", "scratch", "anchors"} | trunk
     painted = CPU._replace(start=str(tmp_path / "painted.h5"))
-    assert set(CONTENDERS) - rows(painted) == {"imagenet"} | trunk
+    assert set(CONTENDERS) - rows(painted) == {"imagenet", "anchors"} | trunk
     (tmp_path / IMAGENET).parent.mkdir()
     (tmp_path / IMAGENET).touch()
-    assert set(CONTENDERS) - rows(painted) == trunk
+    assert set(CONTENDERS) - rows(painted) == {"anchors"} | trunk
 
 
 def test_what_ours_begins_with_is_named_by_its_content(tmp_path):

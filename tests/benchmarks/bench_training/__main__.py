@@ -37,7 +37,6 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 SECTION = re.compile(r"(?<=<!-- training:begin -->\n).*(?=<!-- training:end -->)", re.DOTALL)
 MAIN_FOLD = 1
 """The third that every contender is scored on."""
-PAIR = ("ours", "reference")
 DEMO = "demo/work/networks/*/weights.h5"
 """What `make demo` learnt on painted scenes."""
 
@@ -67,9 +66,9 @@ def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
 
 
 def _urgency(trial: Trial) -> tuple[int, int]:
-    """The main rows on one third, the pair that all is about on the others, the pieces, and the rest."""
+    """The main rows on one third, ours on the others, the pieces, then the slow rest."""
     main, first = len(trial.contender.folds) == FOLDS, trial.fold == MAIN_FOLD
-    stage = 0 if main and first else 1 if trial.name in PAIR else 2 if first else 3
+    stage = 0 if main and first else 1 if trial.name == "ours" else 2 if first else 3
     return stage, list(CONTENDERS).index(trial.name)
 
 
