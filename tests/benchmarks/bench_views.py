@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.views import VIEWS
 
@@ -30,22 +30,28 @@ class Outcome(NamedTuple):
 
 def look(workspace: Path, image_id: str, views: str, options: list[str]) -> Outcome:
     """Runs the graph with one setting; exits where the graph does."""
-    before = set(workspace.glob(f"work/{image_id}/detections-*/*.manifest.json"))
     command = [sys.executable, "-m", "luigi", "--module", "pipeline", "EvaluateImage", "--image-id", image_id]
     command += ["--Inference-views", views, "--local-scheduler", *options]
     done = subprocess.run(command, cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(done.stdout[-3000:])
-    made = set(workspace.glob(f"work/{image_id}/detections-*/*.manifest.json")) - before
-    records = [json.loads(path.read_text()) for path in made]
+    records = shards(workspace, image_id, views)
     tiles = sum(record["counts"]["tiles"] for record in records)
     report = json.loads((workspace / "output" / f"{image_id}.report.json").read_text())
     return Outcome(
         report["score"]["mean_f1"],
         report["score"]["all_f1"],
         report["metrics"]["boundary"]["mean_boundary_iou"] or 0.0,
-        sum(record["seconds"] for record in records) / tiles if tiles else float("nan"),
+        sum(record["seconds"] for record in records) / tiles,
     )
+
+
+def shards(workspace: Path, image_id: str, views: str) -> list[dict[str, Any]]:
+    """Records of the shards that last looked so, in this run or before."""
+    paths = workspace.glob(f"work/{image_id}/detections-*/*.manifest.json")
+    records = [json.loads(path.read_text()) for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
+    mine = [record for record in records if record["settings"]["Inference"]["views"] == views]
+    return [record for record in mine if record["digest"] == mine[-1]["digest"]]
 
 
 def main() -> None:
