@@ -36,6 +36,8 @@ def look(workspace: Path, image_id: str, views: str, options: list[str]) -> Outc
     if done.returncode:
         sys.exit(done.stdout[-3000:])
     records = shards(workspace, image_id, views)
+    if not records:
+        sys.exit(f"work/{image_id}: nothing to time, though the map is there; remove output/{image_id}.*")
     tiles = sum(record["counts"]["tiles"] for record in records)
     report = json.loads((workspace / "output" / f"{image_id}.report.json").read_text())
     return Outcome(
