@@ -29,6 +29,7 @@ GROUPS = {
     "bad inputs through the command line": "tests/test_bad_inputs.py",
     "settings and inputs that make tasks stale": "tests/test_stale.py",
     "disks, permissions, servers, links, several at once, damage": "tests/test_faults.py",
+    "databases, web servers, schedulers, workers that go away": "tests/test_outages.py",
     "fuzzed readers": "tests/test_fuzz.py",
 }
 

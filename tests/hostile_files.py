@@ -116,19 +116,22 @@ def tiff(tags: dict[int, tuple[int, list[int]]], data: bytes = b"", loop: bool =
     return write
 
 
-def claims(width: int, height: int, bands: int = 3, rows_per_strip: int = 1, data: bytes = b"") -> Writer:
-    """A TIFF of a few bytes that claims to be this large: one strip, deflated."""
+def claims(
+    width: int, height: int, bands: int = 3, rows_per_strip: int = 1, tile: int = 0, data: bytes = b""
+) -> Writer:
+    """A TIFF of a few bytes that claims to be this large: one deflated strip, or a tile of `tile` pixels."""
+    size = [max(1, len(data))]
+    strip = {273: (4, [8]), 278: (4, [rows_per_strip]), 279: (4, size)}
+    blocks = {322: (4, [tile]), 323: (4, [tile]), 324: (4, [8]), 325: (4, size)} if tile else strip
     return tiff(
-        {
+        blocks
+        | {
             256: (4, [width]),
             257: (4, [height]),
             258: (3, [8] * min(bands, 60_000)),
             259: (3, [8]),
             262: (3, [2]),
-            273: (4, [8]),
             277: (3, [min(bands, 65_535)]),
-            278: (4, [rows_per_strip]),
-            279: (4, [max(1, len(data))]),
             33550: (12, [0.15, 0.15, 0.0]),
             33922: (12, [0.0, 0.0, 0.0, 532_800.0, 9_366_900.0, 0.0]),
             34735: (3, [1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32737]),
@@ -142,7 +145,7 @@ def bomb(side: int) -> Writer:
     packer, packed = zlib.compressobj(9), b""
     for _ in range(side):
         packed += packer.compress(b"\0" * 3 * side)
-    return claims(side, side, rows_per_strip=side, data=packed + packer.flush())
+    return claims(side, side, tile=side, data=packed + packer.flush())
 
 
 def vrt(source: str, size: int = 64, extra: str = "", band: str = "") -> str:

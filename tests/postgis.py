@@ -76,20 +76,58 @@ def _has_postgis(binaries: Path) -> bool:
     return (Path(shared) / "extension" / "postgis.control").exists()
 
 
+class Cluster:
+    """A server in a temporary folder that can be killed and started again; `close` stops and deletes it."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="jengo-postgis-"))
+        try:
+            self.process, self.server = _start(self._folder, detached=False)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL to the server; its processes notice and end."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def start(self) -> None:
+        """The same server once more, on what it left on the disk."""
+        bin_folder, log = binaries(), self._folder / "log"
+        assert bin_folder is not None
+        port = port_of(self.server.url)
+        for _ in range(50):  # until the last process of the killed server has let go of its memory
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(self.process.args, stdout=output, stderr=output, cwd="/")
+            try:
+                _await_ready(bin_folder, port, self.process, log)
+            except ServerError:
+                time.sleep(0.2)
+            else:
+                return
+        raise ServerError(f"it does not come back: {log.read_text()[-1000:]}")
+
+    def close(self) -> None:
+        """Ends it at once, without a checkpoint: nothing of it is kept."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def port_of(url: str) -> int:
+    """The port in a URL of `Server`."""
+    return int(url.rpartition(":")[2].partition("/")[0])
+
+
 @contextmanager
 def postgis_server() -> Iterator[Server]:
     """A server in a temporary folder, stopped and deleted at the end of the block."""
-    folder = Path(tempfile.mkdtemp(prefix="jengo-postgis-"))
-    process = None
+    cluster = Cluster()
     try:
-        process, server = _start(folder, detached=False)
-        yield server
+        yield cluster.server
     finally:
-        if process is not None:
-            # At once, without a checkpoint: nothing of it is kept.
-            process.send_signal(signal.SIGQUIT)
-            process.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+        cluster.close()
 
 
 def _start(folder: Path, detached: bool) -> tuple[subprocess.Popen, Server]:

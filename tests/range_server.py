@@ -23,6 +23,8 @@ class Served:
     """Paths of these requests and what they asked for."""
     breaks_after: dict[str, int] = field(default_factory=dict)
     """Path to the bytes after which the next answer with the whole file breaks off."""
+    broken_ranges: int = 0
+    """Answers to requests for ranges that are yet to break off halfway."""
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -41,6 +43,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.send_header("Content-Length", str(last - first + 1))
         self.end_headers()
+        if self.served.broken_ranges:
+            self.served.broken_ranges -= 1
+            self.wfile.write(content[first : first + (last - first) // 2])
+            self.close_connection = True
+            return None
         self.wfile.write(content[first : last + 1])
         self.served.sent += last - first + 1
         self.served.ranges.append(f"{self.path} {asked[0]}")

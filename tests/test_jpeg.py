@@ -10,6 +10,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from scipy import ndimage
 
+from pipeline.errors import RasterError
 from pipeline.raster import Imagery, Raster, read_grid
 from pipeline.tiling import TilingRules, tile_windows
 
@@ -135,10 +136,25 @@ def test_blocks_never_written_and_damaged_ones_are_left_to_gdal(tmp_path):
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(b"\xff" * 200)
-    from pipeline.errors import RasterError
 
     with Raster(path, grid) as raster, pytest.raises(RasterError, match="pixels cannot be read"):
         raster.read((192, 128, 64, 64))
+
+
+def test_a_block_that_breaks_off_is_no_grey_ground(tmp_path):
+    path = write(tmp_path / "a.tif", ground())
+    grid = read_grid(path)
+    with rasterio.open(path) as src:
+        place = [int(src.get_tag_item(f"BLOCK_{what}_1_1", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")]
+    with open(path, "r+b") as file:
+        file.seek(place[0] + place[1] // 2)
+        file.write(b"\xff\xd9" * (place[1] // 4))
+    with Raster(path, grid) as raster:
+        raster.read((0, 0, SIDE, SIDE))
+        with pytest.raises(RasterError, match=r"a.tif, block \(1, 1\).*damaged.*jpeg_decoder = gdal"):
+            raster.read((SIDE, SIDE, SIDE, SIDE))
+    with Raster(path, grid, Imagery(jpeg_decoder="gdal")) as raster:
+        raster.read((SIDE, SIDE, SIDE, SIDE))
 
 
 def test_empty_ground_is_found_without_decoding_a_block(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import numpy as np
 import rasterio
 import simplejpeg
 
+from pipeline.errors import RasterError
 from pipeline.schema import Window
 
 Block = tuple[int, int]
@@ -111,14 +112,34 @@ class JpegBlocks:
         return data[:2] + self._tables[2:-2] + data[2:]
 
     def _decode(self, place: Block, data: bytes) -> np.ndarray | None:
-        """The block, uint8[block height, block width, 3]; None where only GDAL can tell what it is."""
+        """The block, uint8[block height, block width, 3]; None where only GDAL can tell what it is.
+
+        Raises:
+            RasterError: the block breaks off. Decoders then make grey of the rest, and a warning nobody sees.
+        """
         if not data:
             return None
         try:
             block = simplejpeg.decode_jpeg(data, "RGB")
-        except ValueError:
-            return None
+        except ValueError as error:
+            if not _decodes_somehow(data):
+                return None
+            raise RasterError(
+                "a block of its JPEG is damaged",
+                where=f"{self._src.name}, block {place}",
+                found=str(error),
+                remedy="Fetch the file again, or take what can be read: [Imagery] jpeg_decoder = gdal.",
+            ) from error
         return block if block.shape == (*self._side, 3) else None
+
+
+def _decodes_somehow(data: bytes) -> bool:
+    """Whether a decoder that makes the best of it takes the data for a JPEG."""
+    try:
+        simplejpeg.decode_jpeg(data, "RGB", strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def gdals_block(src: rasterio.DatasetReader, place: Block) -> np.ndarray:

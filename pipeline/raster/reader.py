@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,13 +11,24 @@ import numpy as np
 import rasterio.windows
 import shapely
 from scipy import ndimage
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
 
 from pipeline.errors import RasterError
 from pipeline.raster.jpeg import JpegBlocks, agrees, readable
 from pipeline.raster.resolution import at_resolution
-from pipeline.raster.source import Imagery, naming, opened
+from pipeline.raster.source import Imagery, is_remote, naming, opened
 from pipeline.raster.validity import blank, cell_side, chunks, is_tagged, outline, solid
 from pipeline.schema import Grid, Window
+
+logger = logging.getLogger("luigi-interface")
+
+_ATTEMPTS = 3
 
 
 class Raster:
@@ -203,11 +215,30 @@ class Raster:
         with naming(self.path, window):
             if shape == (height, width) and (jpeg := self._trusted(window)):
                 return np.moveaxis(jpeg.read(window), -1, 0)
-            return self._src.read(
-                self.grid.bands,
-                window=rasterio.windows.Window(*window),
-                out_shape=(3, *shape),
-            )
+        box = rasterio.windows.Window(*window)
+        return self._patiently(
+            window, lambda src: src.read(self.grid.bands, window=box, out_shape=(3, *shape))
+        )
+
+    def _patiently(self, window: Window, read: Callable[[rasterio.DatasetReader], np.ndarray]) -> np.ndarray:
+        """What GDAL reads. An image from elsewhere is opened anew and asked again, three times in all.
+
+        GDAL itself asks again where a server refuses, not where an answer breaks off.
+        """
+        for attempt in Retrying(
+            stop=stop_after_attempt(_ATTEMPTS if is_remote(self.path) else 1),
+            wait=wait_exponential(multiplier=0.5, max=8),
+            retry=retry_if_exception_type(RasterError),
+            before_sleep=before_sleep_log(logger, logging.WARNING),
+            reraise=True,
+        ):
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    self._stack.close()
+                    self.__enter__()
+                with naming(self.path, window):
+                    return read(self._src)
+        raise AssertionError("the last attempt returns or raises")
 
     def _trusted(self, window: Window) -> JpegBlocks | None:
         """What decodes full resolution, None for GDAL; the first window that is read decides."""
@@ -221,9 +252,8 @@ class Raster:
         """What the file itself calls valid, and what may be a collar, bool[h, w] each."""
         valid, blanks = np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool)
         if self._tagged:
-            with naming(self.path, window):
-                mask = self._src.dataset_mask(window=rasterio.windows.Window(*window), out_shape=shape)
-            valid = mask != 0
+            box = rasterio.windows.Window(*window)
+            valid = self._patiently(window, lambda src: src.dataset_mask(window=box, out_shape=shape)) != 0
         if self._floats or self._watched:
             pixels = self._pixels(window, shape)
             if self._floats:

@@ -110,6 +110,7 @@ def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[ras
         "GDAL_CACHEMAX": imagery.cache_mb * 2**20,
         "GDAL_HTTP_MAX_RETRY": 3,
         "GDAL_HTTP_RETRY_DELAY": 1,
+        "GDAL_HTTP_RETRY_CODES": "ALL",
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_NUM_THREADS": threads,
@@ -118,6 +119,8 @@ def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[ras
     if remote:
         # Looking for sidecar files would cost a request each.
         options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+        # What broke off is not kept: opened again, it is asked for again.
+        options["CPL_VSIL_CURL_NON_CACHED"] = f"/vsicurl/{path}" if "://" in str(path) else str(path)
     else:
         options |= NO_NETWORK
     with rasterio.Env(**options):

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, func, inspect, select, text
 from pipeline.checks import FINDING_COLUMNS, RULES, Shift
 from pipeline.checks.shift import NO_SHIFT
 from pipeline.stores import check_image_id, crs_text
-from pipeline.stores.postgis import SCHEMA, SCHEMA_LOCK, PostGISStore, make_schema, srid_of
+from pipeline.stores.database import SCHEMA, Database, patient
+from pipeline.stores.postgis import SCHEMA_LOCK, make_schema, srid_of
 from pipeline.stores.versions import (
     ROW_COLUMNS,
     Grounds,
@@ -30,9 +31,10 @@ _MARKER = f"""SELECT version, kind, digest, round, made_at, crs, ST_AsBinary(gro
 FROM {SCHEMA}.versions WHERE image_id = :image_id"""
 
 
-class VersionTables(PostGISStore):
+class VersionTables(Database):
     """Versions in the tables of sql/versions.sql, which are made on first use; checks by its views."""
 
+    @patient
     def add(self, image_id: str, version: Version, rows: gpd.GeoDataFrame) -> bool:
         """See `VersionStore`. Writers of one version wait for each other on its row."""
         check_image_id(image_id)
@@ -51,9 +53,9 @@ class VersionTables(PostGISStore):
         }
         columns = {name: _plain(rows[name]) for name in ROW_COLUMNS if name != "geometry"}
         columns["wkb"] = shapely.to_wkb(np.asarray(rows.geometry.values, dtype=object)).tolist()
-        with self._connected() as connection:
+        with self.connected() as connection:
             _make_tables(connection, self.where)
-        with self._connected() as connection:
+        with self.connected() as connection:
             statement = f"""INSERT INTO {SCHEMA}.versions VALUES (:image_id, :version, :kind, :digest, :round,
                 :made_at, :crs, :srid, ST_GeomFromWKB(:ground, CAST(:srid AS integer)))
                 ON CONFLICT DO NOTHING RETURNING version"""
@@ -63,16 +65,18 @@ class VersionTables(PostGISStore):
                 return False
             parameters = {name: marker[name] for name in ("image_id", "version", "srid")}
             connection.execute(text(read_sql("add_version.sql")), parameters | columns)
-        with self._connected() as connection:
+        with self.connected() as connection:
             connection.execute(text(f"ANALYZE {SCHEMA}.version_rows"))
         return True
 
+    @patient
     def versions(self, image_id: str) -> list[Version]:
         """See `VersionStore`."""
         check_image_id(image_id)
-        with self._connected() as connection:
+        with self.connected() as connection:
             return _markers(connection, image_id) if _has_tables(connection) else []
 
+    @patient
     def read(self, image_id: str, name: str) -> gpd.GeoDataFrame:
         """See `VersionStore`."""
         check_image_id(image_id)
@@ -80,13 +84,14 @@ class VersionTables(PostGISStore):
         listed = ", ".join(column for column in ROW_COLUMNS if column != "geometry")
         query = f"""SELECT {listed}, ST_AsBinary(geom) AS wkb FROM {SCHEMA}.version_rows
             WHERE image_id = :image_id AND version = :version ORDER BY row_id"""
-        with self._connected("REPEATABLE READ") as connection:
+        with self.connected("REPEATABLE READ") as connection:
             crs = self._crs(connection, image_id, name)
             rows = connection.execute(text(query), {"image_id": image_id, "version": name}).all()
         table = pd.DataFrame(rows, columns=[*ROW_COLUMNS[:-1], "wkb"], dtype=object)
         columns = {column: table[column].tolist() for column in ROW_COLUMNS[:-1]}
         return row_frame(_geometries(table["wkb"]), crs, **columns)
 
+    @patient
     def check(
         self,
         image_id: str,
@@ -98,7 +103,7 @@ class VersionTables(PostGISStore):
         """See `VersionStore`. The limits hold for this transaction alone."""
         check_image_id(image_id)
         names = {"image_id": image_id, "version": check_version_name(name), "against": against}
-        with self._connected("REPEATABLE READ") as connection:
+        with self.connected("REPEATABLE READ") as connection:
             crs = self._crs(connection, image_id, name)
             if against:
                 self._crs(connection, image_id, check_version_name(against))
