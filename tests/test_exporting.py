@@ -14,6 +14,7 @@ import pystac
 import pytest
 import rasterio
 import shapely
+from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
 from rasterio.transform import from_origin
 from test_buildings import write as write_detections
 
@@ -28,7 +29,6 @@ from pipeline.steps.tiles import tile_image
 CRS, LEFT, TOP, METRES = "EPSG:32737", 533000.0, 9367000.0, 0.25
 SURE, UNSURE, TORN = [0.02, 0.03, 0.93], [0.1, 0.1, 0.42], [0.05, 0.42, 0.5]
 RENDER = Path(__file__).with_name("qgis_render.py")
-DEBIANS_PYTHON = Path("/usr/bin/python3")
 
 
 def told(share, text):
@@ -156,8 +156,7 @@ def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
 
 def qgis(output, picture):
     """What the real QGIS says of a project and of its GeoPackage."""
-    if subprocess.run([DEBIANS_PYTHON, "-c", "import qgis.core"], capture_output=True).returncode:
-        pytest.skip("no python3-qgis: make system, as root on Debian")
+    qgis_or_skip()
     done = subprocess.run(
         [DEBIANS_PYTHON, RENDER, output / "a.qgs", output / "a.gpkg", picture],
         capture_output=True,

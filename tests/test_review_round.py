@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
+from PIL import Image
 from test_graph import SETTINGS, run_luigi, tasks_run
 
 from pipeline.frames import window_box
 from pipeline.review.corrected import read_marks
+from pipeline.review.qgis import read_qgis
 from pipeline.review.records import Round
 from pipeline.sample import SceneSpec, write_scene
 from pipeline.schema import Pair, PairIndex, Window
@@ -228,3 +232,35 @@ def test_corrected_labels_are_a_label_file_with_marks(second):
     assert [name for name, kind in layers if kind is not None] == ["labels"]
     area = pyogrio.read_dataframe(workspace / "review" / "round_001" / "areas" / "scene_007.gpkg")
     assert area.area.sum() > 0
+
+
+def test_qgis_offers_what_a_reviewer_needs_and_its_edits_come_back(first, tmp_path):
+    qgis_or_skip()
+    package = tmp_path / "scene_007.gpkg"
+    shutil.copy(first / "review/round_001/qgis/scene_007.gpkg", package)
+    picture, image = tmp_path / "qgis.png", first / "input/review/images/scene_007.tif"
+    script = Path(__file__).with_name("qgis_review.py")
+    command = [DEBIANS_PYTHON, script, package, image, picture]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    building, tile = told["buildings"], told["tiles"]
+    assert building["class_name"]["choices"] == ["foundation", "unfinished", "completed", "unknown"]
+    assert building["status"]["choices"] == ["proposed", "accepted", "edited", "rejected", "added"]
+    assert building["fid"]["widget"] == "Hidden" and building["building_id"]["locked"]
+    assert tile["status"]["choices"] == ["todo", "done"] and tile["reviewer"]["on_update"]
+    assert not tile["minutes"]["locked"] and tile["turn"]["locked"]
+    assert told["new_status"] == "added"
+    assert all(person and when for person, when in told["finished"]), "QGIS says who and when"
+    with Image.open(picture) as shown:
+        assert shown.size[0] > 1000 and len(shown.getcolors(10**7) or ()) > 1000
+
+    round_ = round_of(first, 1)
+    reviews = read_qgis(package, round_)
+    assert {review.tile_id for review in reviews} == {tile.tile_id for tile in round_.tiles}
+    found = [building for review in reviews for building in review.buildings]
+    proposals = {building.proposal for building in found}
+    edited = told["edited"]
+    assert edited["rejected"] not in proposals
+    assert {one.category for one in found if one.proposal == edited["reclassified"]} <= {"foundation"}
+    assert [one.category for one in found if one.proposal is None] == ["completed"]

@@ -19,10 +19,8 @@ import shapely
 
 from pipeline.errors import LabelError
 from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, Shown, TileReview
+from pipeline.styles import category_styles
 
-COLOURS = ("#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#009e73", "#e69f00")
-"""By category, as on the report's page."""
-UNKNOWN_COLOUR = "#f5f5f5"
 FROM_NAME, TO_NAME, IMAGE = "building", "image", "image"
 _PROPOSAL = "proposal-"
 
@@ -34,9 +32,8 @@ def labeling_config(categories: Sequence[str]) -> str:
     labels = ElementTree.SubElement(
         view, "PolygonLabels", name=FROM_NAME, toName=TO_NAME, strokeWidth="2", pointSize="small"
     )
-    for place, category in enumerate(categories):
-        ElementTree.SubElement(labels, "Label", value=category, background=COLOURS[place % len(COLOURS)])
-    ElementTree.SubElement(labels, "Label", value=UNKNOWN, background=UNKNOWN_COLOUR)
+    for style in category_styles(categories, unknown=True):
+        ElementTree.SubElement(labels, "Label", value=style.name, background=style.colour)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode")
 

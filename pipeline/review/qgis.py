@@ -18,15 +18,16 @@ import shapely
 
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs, window_box
-from pipeline.qml import STYLES_TABLE, style_table
-from pipeline.review.label_studio import COLOURS, UNKNOWN_COLOUR
+from pipeline.qml import STYLES_TABLE, Look, style_table
 from pipeline.review.proposals import MIN_SHOWN, source_of
 from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, TileReview
 from pipeline.review.styles import BUILDING_STATUSES, NOW, TILE_STATUSES, style
 from pipeline.schema import Grid
+from pipeline.styles import category_styles
 
 BUILDINGS, TILES, ROUND = "buildings", "tiles", "review_round"
-_TILE_COLOURS = {"todo": "#e69f00", "done": "#009e73"}
+_TILES = {"todo": Look("#e69f00", width=0.8), "done": Look("#009e73", width=0.8)}
+_SEE_THROUGH = 50  # of 255, so that the imagery stays visible
 
 
 def write_qgis(
@@ -95,18 +96,17 @@ def _tile_layer(tiles: Sequence[QueuedTile], grid: Grid) -> geopandas.GeoDataFra
 
 def _styles(categories: Sequence[str]) -> pd.DataFrame:
     """The table in which QGIS looks for the styles of a GeoPackage's layers."""
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(categories)}
-    colours[UNKNOWN] = UNKNOWN_COLOUR
+    looks = {one.name: Look(one.colour, _SEE_THROUGH) for one in category_styles(categories, unknown=True)}
     buildings = style(
         "class_name",
-        colours,
-        {"class_name": tuple(colours), "status": BUILDING_STATUSES},
+        looks,
+        {"class_name": tuple(looks), "status": BUILDING_STATUSES},
         {"status": ("'added'", False)},
         ("building_id", "score", "source"),
     )
     tiles = style(
         "status",
-        _TILE_COLOURS,
+        _TILES,
         {"status": TILE_STATUSES},
         {"reviewer": ("@user_account_name", True), "finished_at": (NOW, True)},
         ("turn", "tile_id", "reason", "uncertainty"),

@@ -13,12 +13,11 @@ from pipeline.qml import VERSION, Look, document, renderer
 BUILDING_STATUSES = ("proposed", "accepted", "edited", "rejected", "added")
 TILE_STATUSES = ("todo", "done")
 NOW = "format_date(now(), 'yyyy-MM-ddTHH:mm:ss')"
-_SEE_THROUGH = 50  # of 255, so that the imagery stays visible
 
 
 def style(
     attribute: str,
-    colours: Mapping[str, str],
+    looks: Mapping[str, Look],
     choices: Mapping[str, Sequence[str]],
     defaults: Mapping[str, tuple[str, bool]],
     locked: Sequence[str],
@@ -27,7 +26,7 @@ def style(
 
     Args:
         attribute: whose values choose the symbol.
-        colours: `#rrggbb` by value.
+        looks: by value.
         choices: values to choose from, by field.
         defaults: by field an expression, and whether it is also applied when a feature is changed.
         locked: fields that forms show and do not let change.
@@ -35,9 +34,10 @@ def style(
     root = ElementTree.Element(
         "qgis", version=VERSION, styleCategories="Symbology|Fields|Forms", readOnly="0"
     )
-    looks = {value: Look(colour, _SEE_THROUGH) for value, colour in colours.items()}
     root.append(renderer(attribute, looks, "fill"))
     fields = ElementTree.SubElement(root, "fieldConfiguration")
+    number = ElementTree.SubElement(fields, "field", name="fid", configurationFlags="None")
+    ElementTree.SubElement(number, "editWidget", type="Hidden")
     for name, values in choices.items():
         field = ElementTree.SubElement(fields, "field", name=name, configurationFlags="None")
         widget = ElementTree.SubElement(field, "editWidget", type="ValueMap")
