@@ -29,6 +29,7 @@ from pipeline.atomic import flush, holding, write_atomic
 from pipeline.confinement import vrt_sources
 from pipeline.errors import SettingsError, SourceError
 from pipeline.provenance import RunRecord, facts_of, read_record
+from pipeline.untouched import stamp_of
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 LABEL_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
@@ -174,15 +175,10 @@ def fingerprint(path: Path | str) -> dict[str, object]:
     parts += [path.with_name(path.name + suffix) for suffix in SIDECAR_SUFFIXES]
     if path.suffix.lower() == ".vrt":
         parts += [Path(name) for name in vrt_sources(path)]
-    stats = {part.name: _stat(part) for part in parts if part.is_file()}
+    stats = {part.name: stamp_of(part) for part in parts if part.is_file()}
     if path.name not in stats:
         raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
     return {"name": path.name, "files": stats}
-
-
-def _stat(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 class SourceTarget(luigi.Target):
@@ -259,7 +255,7 @@ class ReturnedTarget(luigi.Target):
         except (OSError, ValueError, KeyError, TypeError):
             return False
         there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return read == {path.name: _stat(path) for path in there if path.suffix.lower() in self.suffixes}
+        return read == {path.name: stamp_of(path) for path in there if path.suffix.lower() in self.suffixes}
 
 
 class LabelStoreTarget(luigi.Target):

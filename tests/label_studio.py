@@ -30,6 +30,7 @@ class Server(NamedTuple):
     url: str
     token: str
     user: str
+    password: str
 
 
 def python() -> Path | None:
@@ -44,7 +45,9 @@ def label_studio_server(folder: Path) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(20), "amina@example.org")
+    server = Server(
+        f"http://127.0.0.1:{port}", secrets.token_hex(20), "amina@example.org", secrets.token_hex(10)
+    )
     environment = os.environ | {
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
         "DJANGO_DB": "sqlite",
@@ -57,7 +60,7 @@ def label_studio_server(folder: Path) -> Iterator[Server]:
     }
     environment.pop("PYTHONPATH", None)
     command = [VENV / "bin" / "label-studio", "start", "--no-browser", "--internal-host", "127.0.0.1"]
-    command += ["--port", str(port), "--username", server.user, "--password", secrets.token_hex(10)]
+    command += ["--port", str(port), "--username", server.user, "--password", server.password]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*map(str, command), "--user-token", server.token],

@@ -41,7 +41,13 @@ FLOORS = [
         "pipeline.matching",
         "pipeline.bootstrap",
     }
-    | {"pipeline.temperature", "pipeline.confinement", "pipeline.names", "pipeline.mishaps"},
+    | {
+        "pipeline.temperature",
+        "pipeline.confinement",
+        "pipeline.names",
+        "pipeline.mishaps",
+        "pipeline.untouched",
+    },
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
 ]

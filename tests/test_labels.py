@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,6 +20,7 @@ from pydantic import ValidationError
 from pipeline.errors import LabelError, SettingsError, SourceError
 from pipeline.frames import reproject
 from pipeline.labels import LabelReport, LabelRules, clean_labels, read_area, read_label_file
+from pipeline.targets import fingerprint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 UTM = "EPSG:32737"
@@ -433,3 +436,23 @@ def test_real_files_load(labels, image, rules, rows, categories):
     if categories is not None:
         lost = rows - report.kept_rows
         assert [*report.categories.values()] == categories, (lost, report.table())
+
+
+def test_labels_that_qgis_has_open_are_read_with_their_edits_and_left_alone(tmp_path):
+    path = tmp_path / "houses.gpkg"
+    frame = gpd.GeoDataFrame({"condition": ["Complete"]}, geometry=[square(0, 0)], crs="EPSG:32737")
+    frame.to_file(path, driver="GPKG")
+    closed = fingerprint(path)
+    with closing(sqlite3.connect(path)) as editor:
+        editor.execute("PRAGMA journal_mode = WAL")
+        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        for (name,) in editor.execute(query).fetchall():  # they call functions that only GDAL and QGIS have
+            editor.execute(f'DROP TRIGGER "{name}"')
+        editor.commit()
+        just_looking = fingerprint(path)
+        editor.execute("UPDATE houses SET condition = 'Foundation'")
+        editor.commit()
+        edited = fingerprint(path)
+        assert read_label_file(path)["condition"].tolist() == ["Foundation"]
+        assert fingerprint(path) == edited != just_looking
+    assert closed["name"] == edited["name"]

@@ -27,6 +27,7 @@ from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
 from pipeline.steps.importing import Imported
 from pipeline.stores.versions import open_versions
+from pipeline.untouched import stamp_of, with_log
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
 
@@ -255,8 +256,11 @@ def test_qgis_offers_what_a_reviewer_needs_and_its_edits_come_back(first, tmp_pa
     with Image.open(picture) as shown:
         assert shown.size[0] > 1000 and len(shown.getcolors(10**7) or ()) > 1000
 
-    round_ = round_of(first, 1)
+    # QGIS was ended without closing the file: the edits lie in the log beside it, and stay there.
+    round_, before = round_of(first, 1), stamp_of(package)
+    assert len(with_log(package)) == 2
     reviews = read_qgis(package, round_)
+    assert stamp_of(package) == before
     assert {review.tile_id for review in reviews} == {tile.tile_id for tile in round_.tiles}
     found = [building for review in reviews for building in review.buildings]
     proposals = {building.proposal for building in found}

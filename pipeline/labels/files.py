@@ -15,6 +15,7 @@ import shapely
 from pipeline.confinement import NO_NETWORK, check_label_file
 from pipeline.errors import LabelError, SourceError
 from pipeline.frames import reproject
+from pipeline.untouched import untouched
 
 MAX_CORNERS = 1_000_000
 """Most corners of a row: a building has tens, a hall with a ragged outline thousands."""
@@ -34,8 +35,8 @@ def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
     if not Path(path).is_file():
         raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
     check_label_file(Path(path))
-    with _alone():
-        frame = _read(path)
+    with _alone(), untouched(path) as quiet:
+        frame = _read(path, quiet)
     _check_corners(frame, path)
     if frame.crs is None:
         raise LabelError(
@@ -44,9 +45,10 @@ def read_label_file(path: Path | str) -> gpd.GeoDataFrame:
     return frame.reset_index(drop=True)
 
 
-def _read(path: Path | str) -> gpd.GeoDataFrame:
+def _read(path: Path | str, quiet: Path) -> gpd.GeoDataFrame:
+    """The one layer of `quiet`, which is the file that errors call `path`, or its copy."""
     try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+        layers = [name for name, kind in pyogrio.list_layers(quiet) if kind is not None]
         if len(layers) != 1:
             raise LabelError(
                 f"{len(layers)} layers with geometry instead of one",
@@ -57,7 +59,7 @@ def _read(path: Path | str) -> gpd.GeoDataFrame:
         with warnings.catch_warnings():
             # GDAL warns about each odd ring; clean_labels accounts for every one of them.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return pyogrio.read_dataframe(path, layer=layers[0], on_invalid="fix")
+            return pyogrio.read_dataframe(quiet, layer=layers[0], on_invalid="fix")
     except UnicodeDecodeError as error:
         raise LabelError("text is not UTF-8", where=path, remedy="Save the file as UTF-8.") from error
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:

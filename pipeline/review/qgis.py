@@ -24,6 +24,7 @@ from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round
 from pipeline.review.styles import BUILDING_STATUSES, NOW, TILE_STATUSES, style
 from pipeline.schema import Grid
 from pipeline.styles import category_styles
+from pipeline.untouched import untouched
 
 BUILDINGS, TILES, ROUND = "buildings", "tiles", "review_round"
 _TILES = {"todo": Look("#e69f00", width=0.8), "done": Look("#009e73", width=0.8)}
@@ -127,9 +128,10 @@ def read_qgis(path: Path, round_: Round) -> list[TileReview]:
         LabelError: it is not a review's GeoPackage, is of another round, or a class is no category.
     """
     try:
-        told = pyogrio.read_dataframe(path, layer=ROUND).iloc[0]
-        buildings = pyogrio.read_dataframe(path, layer=BUILDINGS)
-        tiles = pyogrio.read_dataframe(path, layer=TILES, datetime_as_string=True)
+        with untouched(path) as quiet:
+            told = pyogrio.read_dataframe(quiet, layer=ROUND).iloc[0]
+            buildings = pyogrio.read_dataframe(quiet, layer=BUILDINGS)
+            tiles = pyogrio.read_dataframe(quiet, layer=TILES, datetime_as_string=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, IndexError) as error:
         raise LabelError(
             f"not the GeoPackage of a review: {error}",

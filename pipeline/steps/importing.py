@@ -24,6 +24,7 @@ from pipeline.schema import Artifact, Versioned, Window
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
 from pipeline.stores.versions import Version, VersionStore
+from pipeline.untouched import stamp_of, with_log
 
 
 class ReviewedTile(Artifact):
@@ -149,15 +150,11 @@ def import_round(
     return imported, number_round(round_.round, changes, seconds, people, agreements, round_.categories)
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Size and modification time."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
-
-
 def _digest(files: Iterable[Path]) -> str:
     """Of what the files hold, whatever they are called: the same again is the same version."""
-    contents = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+    contents = sorted(
+        hashlib.sha256(b"".join(part.read_bytes() for part in with_log(path))).hexdigest() for path in files
+    )
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
 
 
