@@ -30,6 +30,9 @@ class ThresholdRules:
     objective: Literal["mean_f1", "all_f1"] = "mean_f1"
     """What the thresholds make best: the mean of the categories' F1, each category with a threshold of its
     own, or the F1 of all buildings, with one threshold for all."""
+    target_precision: float = 0.0
+    """Share of the published buildings that must be right on held-out ground, 0 to 1: thresholds below that
+    reach it are left out, or where none does the most precise is taken; 0 asks for none."""
     default: float = 0.5
     """Threshold of a category without a single hit on the validation tiles; score in [0, 1]."""
     min_iou: float = MIN_IOU
@@ -44,6 +47,8 @@ class ThresholdRules:
     """Share of the drawings inside an interval, in (0, 1)."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.target_precision <= 1:
+            raise ValueError(f"target_precision must be between 0 and 1, not {self.target_precision}")
         if not (self.block_px > 0 and self.resamples >= 0 and 0 < self.confidence < 1):
             raise ValueError("block_px must be above 0, resamples not below 0 and confidence inside (0, 1)")
 
@@ -55,6 +60,8 @@ class Cut(Artifact):
     """Keep `score >= threshold`."""
     f1: Estimate
     """At this threshold, on the ground it was chosen on."""
+    precision: Estimate
+    """Share of what is kept that is right, there."""
     f1_elsewhere: float | None
     """F1 that thresholds chosen on drawn blocks reach on the blocks not drawn, all drawings together; None
     without two blocks. What it lacks to `f1` is how far the choice flatters itself on so little ground."""
@@ -132,20 +139,36 @@ def choose_cut(judged: Outcomes, rules: ThresholdRules) -> Cut:
     levels = _levels(judged.scores, _best_threshold(judged, rules.default))
     draws = draw_blocks(len(judged.truths), rules.resamples)
     counts = _counts(judged, levels, np.ones((1, len(judged.truths))))
-    f1, drawn = f1_score(*counts), f1_score(*_counts(judged, levels, draws))
+    drawn_counts = _counts(judged, levels, draws)
+    f1, drawn = f1_score(*counts), f1_score(*drawn_counts)
+    precision, drawn_precision = _precision(counts), _precision(drawn_counts)
     error = (drawn - drawn[:, [f1.argmax()]]).std(axis=0) if len(draws) else np.zeros(len(levels))
     gaps = _gaps(judged.scores, levels)
-    (threshold,), (at,) = _nearest_to_half(f1, levels, gaps, error)
-    thresholds, others = _nearest_to_half(drawn, levels, gaps, error)
+    target = rules.target_precision
+    (threshold,), (at,) = _nearest_to_half(_precise(f1, precision, target), levels, gaps, error)
+    thresholds, others = _nearest_to_half(_precise(drawn, drawn_precision, target), levels, gaps, error)
     elsewhere = _counts(judged, levels, (draws == 0).astype(float))
     return Cut(
         threshold=Estimate.of(float(threshold), thresholds, rules.confidence),
         f1=Estimate.of(float(f1[0, at]), drawn[:, at], rules.confidence),
+        precision=Estimate.of(float(precision[0, at]), drawn_precision[:, at], rules.confidence),
         f1_elsewhere=_pooled_f1(elsewhere, others) if len(draws) else None,
         hits=int(counts[0][0, at]),
         kept=int(counts[1][0, at]),
         truths=int(counts[2][0, at]),
     )
+
+
+def _precision(counts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """float64[r, l], hits per kept, 0 where nothing is kept."""
+    hits, kept, _ = counts
+    return np.divide(hits, kept, out=np.zeros_like(hits), where=kept > 0)
+
+
+def _precise(f1: np.ndarray, precision: np.ndarray, target: float) -> np.ndarray:
+    """The F1 of levels that are precise enough, or the most precise of their row; of the others nothing."""
+    asked = np.minimum(target, precision.max(axis=1, keepdims=True))
+    return np.where(precision >= asked, f1, -np.inf)
 
 
 def _nearest_to_half(
@@ -187,7 +210,13 @@ def _cut_by_default(judged: Outcomes, rules: ThresholdRules) -> Cut:
     kept, truths = int((judged.scores >= rules.default).sum()), int(judged.truths.sum())
     none = Estimate(value=0.0)
     return Cut(
-        threshold=Estimate(value=rules.default), f1=none, f1_elsewhere=None, hits=0, kept=kept, truths=truths
+        threshold=Estimate(value=rules.default),
+        f1=none,
+        precision=none,
+        f1_elsewhere=None,
+        hits=0,
+        kept=kept,
+        truths=truths,
     )
 
 

@@ -73,7 +73,7 @@ TABLE: dict[str, list[tuple[set[str], str]]] = {
     "Thresholds": [
         (
             CHOSEN,
-            "objective default min_iou max_ignored_share block_px resamples confidence min_detections",
+            "objective target_precision default min_iou max_ignored_share block_px resamples confidence min_detections",
         )
     ],
     "Inference": [

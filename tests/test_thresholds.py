@@ -201,6 +201,21 @@ def test_half_of_the_best_f1_gives_way_to_what_all_ground_says():
     assert cut.f1.value > 0.99
 
 
+def test_a_precision_that_is_asked_for_is_reached_where_it_can_be():
+    here = settlement(np.random.default_rng(2), 60)
+    free, strict, most = (choose_cut(here, ThresholdRules(target_precision=asked)) for asked in (0, 0.9, 1.0))
+    assert free.precision.value < 0.9 <= strict.precision.value <= most.precision.value
+    assert free.threshold.value < strict.threshold.value <= most.threshold.value
+    assert strict.precision.low < strict.precision.value < strict.precision.high
+    kept = here.scores >= strict.threshold.value
+    assert strict.precision.value == pytest.approx(here.hits[kept].mean())
+    # The surest of all is wrong: no threshold is right alone, so the most precise of them is taken.
+    spoilt = here._replace(scores=np.append(here.scores, 2.0), hits=np.append(here.hits, False),
+                           blocks=np.append(here.blocks, 0))  # fmt: skip
+    best = choose_cut(spoilt, ThresholdRules(target_precision=1.0)).precision.value
+    assert 0.8 < best < 1
+
+
 def test_one_lucky_block_does_not_decide():
     """Ten sure misses in one block of thirty: the best threshold lies above them, ours does not."""
     here = settlement(np.random.default_rng(5), 30)
