@@ -331,9 +331,16 @@ def test_tiles_that_disagree_are_uncertain():
     both = tile_uncertainties([TileFindings(windows[0], strip, sure), TileFindings(windows[1], strip, sure)])
     one = tile_uncertainties([TileFindings(windows[0], strip, sure), TileFindings(windows[1], *nothing)])
     assert both == pytest.approx([0, 0]) and one == pytest.approx([1, 0])
+    # Both saw it, one of them a third shorter: their masks are not sure where it ends.
+    shorter = np.array([shapely.box(120, 50, 160, 80)], dtype=object)
+    unlike = tile_uncertainties(
+        [TileFindings(windows[0], strip, sure), TileFindings(windows[1], shorter, sure)]
+    )
+    assert unlike == pytest.approx([0.25, 0.25])
     doubts = committee_doubts(windows, strip, np.array([0.7]), np.empty(0, dtype=object))
     assert doubts == pytest.approx([0.7, 0.7, 0])
     assert committee_doubts(windows, strip, np.array([0.7]), strip) == pytest.approx([0, 0, 0])
+    assert committee_doubts(windows, strip, np.array([0.8]), shorter) == pytest.approx([0.2, 0.2, 0])
 
 
 def candidates(side: int = 8, step: int = 100) -> list[Candidate]:

@@ -2,8 +2,10 @@
 
 A tile's uncertainty is a sum over what was found in it, so that a tile with many doubts comes before one
 with few: of each detection the entropy of its probabilities, background included, on a scale where an even
-spread is 1; of each that a neighbouring tile should have seen in the common strip and did not, its score;
-and of each building that another network did not find, its score.
+spread is 1; of each that lies in the strip it shares with a neighbouring tile, its score times the share of
+it on which the two masks differ, all of it where the neighbour saw nothing; and of each building the same
+between two networks. A mask's own softness is not used: tiles keep outlines, and what two looks at one
+building disagree on tells the same of masks that were seen twice.
 
 Source: Settles, Active Learning Literature Survey (2009), uncertainty sampling and query by committee.
 """
@@ -64,24 +66,30 @@ def tile_uncertainties(tiles: Sequence[TileFindings]) -> np.ndarray:
     first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     for here, there in zip(first.tolist(), second.tolist(), strict=True):
         if here != there:
-            doubts[here] += _unseen(tiles[here], tiles[there], boxes[here], boxes[there])
+            doubts[here] += _disputed(tiles[here], tiles[there], boxes[here], boxes[there])
     return doubts
 
 
-def _unseen(
+def _disputed(
     mine: TileFindings, other: TileFindings, box: shapely.Polygon, other_box: shapely.Polygon
 ) -> float:
-    """Scores of what one tile shows in the common strip and the other does not."""
+    """Scores of what one tile shows in the common strip, times the share that the other shows otherwise."""
     strip = shapely.intersection(box.buffer(-MARGIN_PX), other_box.buffer(-MARGIN_PX))
     if not len(mine.polygons) or strip.area == 0:
         return 0.0
     inside = shapely.intersection(mine.polygons, strip)
     due = shapely.area(inside) >= MIN_STRIP_SHARE * shapely.area(mine.polygons)
     seen = shapely.intersection(other.polygons, strip)
-    pairs = overlapping_pairs(inside[due], seen, AGREEMENT)
-    alone = np.ones(int(due.sum()), dtype=bool)
-    alone[pairs.proposals] = False
-    return float(mine.probabilities[due].max(axis=1, initial=0.0)[alone].sum())
+    scores = mine.probabilities[due].max(axis=1, initial=0.0)
+    return float(scores @ _differences(inside[due], seen, AGREEMENT))
+
+
+def _differences(polygons: np.ndarray, others: np.ndarray, min_iou: float) -> np.ndarray:
+    """float64[n] in 0..1: 1 - IoU with the best of the others, 1 without one above `min_iou`."""
+    pairs = overlapping_pairs(polygons, others, min_iou)
+    agreement = np.zeros(len(polygons))
+    np.maximum.at(agreement, pairs.proposals, pairs.ious)
+    return 1 - agreement
 
 
 def committee_doubts(
@@ -90,7 +98,7 @@ def committee_doubts(
     scores: np.ndarray,
     others: np.ndarray,
 ) -> np.ndarray:
-    """float64[t]: by tile, the scores of one network's buildings that another did not find.
+    """float64[t]: by tile, the scores of one network's buildings, times the share another shows otherwise.
 
     A building counts in every tile that holds its centre.
 
@@ -100,8 +108,7 @@ def committee_doubts(
         scores: float64[n].
         others: object[m], what the other found.
     """
-    alone = np.ones(len(polygons), dtype=bool)
-    alone[overlapping_pairs(polygons, others, COMMITTEE_IOU).proposals] = False
+    doubts = scores * _differences(polygons, others, COMMITTEE_IOU)
     boxes = np.array([window_box(window) for window in windows], dtype=object)
-    building, tile = shapely.STRtree(boxes).query(shapely.centroid(polygons[alone]), predicate="intersects")
-    return np.bincount(tile, scores[alone][building], minlength=len(windows)).astype(np.float64)
+    building, tile = shapely.STRtree(boxes).query(shapely.centroid(polygons), predicate="intersects")
+    return np.bincount(tile, doubts[building], minlength=len(windows)).astype(np.float64)
