@@ -19,9 +19,12 @@ DEFAULTS = {
         "unhandled_exception": "40",
     },
     "resources": {"gpu": "1"},
+    "worker": {"check_unfulfilled_deps": "false"},
 }
 """Exit codes by the worst thing that happened; one task at a time on a GPU. Luigi's own lock, files of one
-user in /tmp that another cannot write, is left alone: two runs at a time do no harm here."""
+user in /tmp that another cannot write, is left alone: two runs at a time do no harm here. Tasks look at their
+inputs themselves, and end in one line; luigi would try a task whose inputs another run has replaced again
+and again, without a pause."""
 
 
 def set_defaults() -> None:

@@ -36,6 +36,8 @@ class RunRecord(Versioned):
     """Settings that decided the result, by section."""
     inputs: dict[str, str]
     """Digests of the artifacts and inputs it was made from, by task."""
+    weights: str | None = None
+    """SHA-256 of the network that found or judged it, as `weights_digest` tells; None where none did."""
     counts: dict[str, int] = Field(default_factory=dict)
     measured: dict[str, float] = Field(default_factory=dict)
     """How fast it was, where a task tells: shares of 0 to 1, seconds (_s), rates (_per_s), MiB (_mib)."""

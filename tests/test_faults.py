@@ -21,6 +21,7 @@ from kills import GRAPH, Village
 from warm import Running, run_warm
 
 from models.atomic import holding, sweep
+from models.weights import weights_digest
 from pipeline.atomic import scratch_folder, write_atomic
 from pipeline.errors import MachineError, SettingsError, StoreError
 from pipeline.mishaps import as_mishap
@@ -118,6 +119,32 @@ def test_two_schedulers_make_one_result(village, tmp_path):
     # One of them may find what it reads replaced by the other's equal results, and says so.
     assert all(done.returncode == 0 or "meanwhile" in done.stdout for done in ended), ended
     assert list(kills.differences(village, workspace)) == []
+
+
+def test_two_runs_with_other_settings_at_once_do_not_mix(village, tmp_path):
+    workspace, alone = (kills.copy(village.inputs, tmp_path / name) for name in ("village", "alone"))
+    other = (*GRAPH, "--Training-seed", "9")
+    assert run_warm(alone, *other).returncode == 0
+    runs = [
+        Running(workspace, *arguments, log=tmp_path / f"{number}.log")
+        for number, arguments in enumerate((GRAPH, other))
+    ]
+    ended = [run.wait() for run in runs]
+    # Results have one name for both: who finds the other's in the place of its own stops and says so.
+    assert all(done.returncode == 0 or "meanwhile" in done.stdout for done in ended), ended
+    assert all("Traceback" not in done.stdout for done in ended), ended
+    assert verify(workspace).damages == []
+    assert run_warm(workspace, *other).returncode == 0
+    for name in ("scene_042.csv", "scene_042.geojson", "scene_042.report.json"):
+        made = [folder / "output" / name for folder in (workspace, alone, village.undisturbed)]
+        assert made[0].read_bytes() == made[1].read_bytes()
+        assert name != "scene_042.csv" or made[0].read_bytes() != made[2].read_bytes()
+    assert len(list(workspace.glob("work/networks/*/weights.h5"))) == 2
+    assert run_warm(workspace, *GRAPH).returncode == 0
+    for name in ("scene_042.csv", "scene_042.geojson", "scene_042.report.json"):
+        assert (workspace / "output" / name).read_bytes() == (
+            village.undisturbed / "output" / name
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("link", ["output", "work"])
@@ -252,10 +279,24 @@ def test_damage_is_found_and_a_rerun_repairs_it(village, workspace):
 
 
 def test_a_record_says_where_a_result_comes_from_and_no_secret(village):
+    work = village.undisturbed / "work"
+    (network,) = work.glob("networks/*/weights.h5")
+    learnt = weights_digest(network)
+    within = {
+        path: read_record(path) for path in (*work.glob("*/*/run.json"), *work.glob("*/*/*.manifest.json"))
+    }
+    for path, record in within.items():
+        assert record is not None
+        before = path.parent.name.startswith(("tiles-", "labels-", "pairs-"))
+        assert record.weights == (None if before else learnt), path
+    assert {record.task for record in within.values() if record and record.weights} >= {
+        "TrainMaskRCNN", "CalibrateNetwork", "InferShard",
+    }  # fmt: skip
     for path in (village.undisturbed / "output" / "runs").glob("*.json"):
         record = read_record(path)
         assert record is not None and record.sha256.keys() == record.files.keys() != set()
         assert {"Tiling", "Training", "Inference", "Aggregation"} <= record.settings.keys()
+        assert record.weights == learnt
         assert record.inputs and record.versions["torch"] and record.peak_memory_mib > 0
         text = json.dumps(record.model_dump())
         assert os.uname().nodename not in text and str(Path.home()) not in text

@@ -2,7 +2,7 @@
 """Readers against inputs nobody thought of: each returns, or refuses in one line; nothing else escapes.
 
 The two JSON readers are also run guided by coverage: inputs that reach new lines of the package are kept
-and changed further, for JENGO_FUZZ_SECONDS (two by default).
+and changed further, for JENGO_FUZZ_SECONDS (two by default). Where Atheris is installed, libFuzzer does the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import random
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -115,6 +117,21 @@ def test_readers_hold_against_inputs_grown_by_coverage(tmp_path, reader):
             seen |= reached
             corpus.append(bytes(grown))
     assert len(corpus) > 2, "coverage led nowhere"
+
+
+@pytest.mark.parametrize("reader", ["detections", "items"])
+def test_readers_hold_against_inputs_grown_by_libfuzzer(tmp_path, reader):
+    pytest.importorskip("atheris", reason="pip install atheris runs it as well")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "tile").write_text(json.dumps(DETECTION))
+    (corpus / "items").write_text('{"items": []}')
+    script, seconds = Path(__file__).with_name("libfuzzer.py"), os.environ.get("JENGO_FUZZ_SECONDS", "2")
+    command = [sys.executable, script, reader, seconds, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = re.search(r"Done (\d+) runs in \d+ second", done.stderr)
+    assert done.returncode == 0 and ended and int(ended[1]) > 10, done.stderr[-3000:]
+    assert len(list(corpus.iterdir())) > 2, "coverage led nowhere"
 
 
 def _changed(data: bytearray, chance: random.Random) -> bytearray:

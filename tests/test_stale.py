@@ -14,7 +14,9 @@ from luigi.configuration import get_config
 from test_fuzz import DETECTION
 
 from pipeline import settings
-from pipeline.errors import ArtifactError
+from pipeline.atomic import scratch_folder
+from pipeline.errors import ArtifactError, SourceError
+from pipeline.provenance import Stopwatch
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.steps.detection_rows import read_detections
 from pipeline.tasks import (
@@ -23,10 +25,15 @@ from pipeline.tasks import (
     CheckLabels,
     CutTiles,
     EvaluateImage,
+    ExportImage,
+    ExportReview,
+    ExportTraining,
     InferLarge,
     InferShard,
     LoadLabels,
     ReportImage,
+    ReviewRound,
+    SelectTiles,
     Submission,
     TileImage,
     TrainMaskRCNN,
@@ -34,15 +41,15 @@ from pipeline.tasks import (
 from pipeline.tasks.step import Step
 from pipeline.tiling import read_tile_index
 
-PUBLISHED = {"AggregateImage", "EvaluateImage", "ReportImage", "Submission", "CheckLabels"}
+JUDGED = {"EvaluateImage", "ExportImage", "ReportImage"}
+PUBLISHED = {"AggregateImage", "Submission", "CheckLabels", "SelectTiles"} | JUDGED
 FOUND = {"InferShard", "InferLarge"} | PUBLISHED
 CHOSEN = {"CalibrateNetwork"} | PUBLISHED
 DETECTED = {"CalibrateNetwork"} | FOUND
 LEARNT = {"TrainMaskRCNN"} | DETECTED
-CUT = {"CutTiles"} | LEARNT
+CUT = {"CutTiles", "ExportTraining"} | LEARNT
 TILED = {"TileImage"} | CUT
 LABELLED = {"LoadLabels"} | CUT
-JUDGED = {"EvaluateImage", "ReportImage"}
 MERGED = {"InferLarge"} | CHOSEN
 NOTHING: set[str] = set()
 
@@ -60,8 +67,12 @@ TABLE: dict[str, list[tuple[set[str], str]]] = {
     "Pairs": [(CUT, "empty_share min_area_share")],
     "Training": [
         (
+            LEARNT | {"ExportTraining"},
+            "validation_images validation_share",
+        ),
+        (
             LEARNT,
-            "images validation_images validation_share network initial_weights backbone_stride_in_1x1 "
+            "images network initial_weights backbone_stride_in_1x1 "
             "trainable_stages frozen_norms anchors epochs tiles_per_epoch rare_share negative_share mine_every "
             "patience batch_size accumulate optimizer learning_rate warmup_steps weight_decay gradient_clip "
             "ema_decay min_visible_share min_item_px flips rotation scale_min scale_max paste brightness "
@@ -99,7 +110,10 @@ TABLE: dict[str, list[tuple[set[str], str]]] = {
     ],
     "Metrics": [(JUDGED, "size_limits_m2 boundary_m")],
     # What people look at next: no map depends on it until they have answered.
-    "Review": [(NOTHING, "images labels ensemble label_studio_url budget random_share diversity")],
+    "Review": [
+        ({"SelectTiles"}, "images ensemble budget random_share diversity"),
+        (NOTHING, "labels label_studio_url"),
+    ],
     "Checks": [
         (
             {"CheckLabels"},
@@ -119,7 +133,9 @@ VALUES = {
     "categories": '{"hut": ["Hut"]}',
     "condition_attribute": "state",
     "database_url": "postgresql://nobody@127.0.0.1:1/none",
-    "images": '["scene_001"]',
+    "Training images": '["scene_001"]',
+    "Review images": '["scene_042"]',
+    "ensemble": '["maskrcnn"]',
     "validation_images": '["scene_001"]',
     "initial_weights": "imagenet",
     "seed": "9",
@@ -134,10 +150,11 @@ VALUES = {
 """Another value of settings whose type does not say one."""
 
 
-def another(name: str, parameter: luigi.Parameter, now: object) -> str:
+def another(section: str, name: str, parameter: luigi.Parameter, now: object) -> str:
     """A value that differs from the setting's present one, as it is written in luigi.cfg."""
-    if name in VALUES:
-        return VALUES[name]
+    for key in (f"{section} {name}", name):
+        if key in VALUES:
+            return VALUES[key]
     if isinstance(parameter, luigi.BoolParameter):
         return str(not now)
     if isinstance(parameter, luigi.ChoiceParameter):
@@ -179,6 +196,7 @@ def digests() -> dict[str, str]:
         TileImage(**test), TileImage(**training), LoadLabels(**training), CutTiles(**training), TrainMaskRCNN(),
         CalibrateNetwork(), InferShard(shard=0, **test), InferLarge(**test), AggregateImage(**test),
         EvaluateImage(**test), ReportImage(**test), Submission(), CheckLabels(**test),
+        ExportImage(**test), ExportTraining(), SelectTiles(round=1),
     ]  # fmt: skip
     found: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -223,7 +241,7 @@ def test_a_setting_makes_stale_what_depends_on_it(workspace, section):
     config, family = get_config(), section.get_task_family()
     before, expected = digests(), {name: tasks for tasks, names in TABLE[family] for name in names.split()}
     for name, parameter in section.get_params():
-        value = another(name, parameter, getattr(section(), name))
+        value = another(family, name, parameter, getattr(section(), name))
         value = {"workspace": str(workspace / "link"), "weights": str(workspace / "weights.h5")}.get(
             name, value
         )
@@ -239,7 +257,8 @@ def test_a_setting_makes_stale_what_depends_on_it(workspace, section):
 
 
 EDITS = {
-    "input/test/images/scene_042.tif": FOUND | {"TileImage"},
+    # A round is about the training images.
+    "input/test/images/scene_042.tif": (FOUND | {"TileImage"}) - {"SelectTiles"},
     "input/training/images/scene_001.tif": TILED | LABELLED,
     "input/test/labels/scene_042.geojson": JUDGED | {"CheckLabels"},
     "input/training/labels/scene_001.geojson": LABELLED,
@@ -265,6 +284,56 @@ def test_replaced_weights_make_stale_what_they_found(workspace):
     before = digests()
     (workspace / "thresholds.json").write_text("{}")
     assert changed(before, digests()) >= PUBLISHED
+
+
+@pytest.fixture
+def evaluation(workspace) -> EvaluateImage:
+    """A task whose inputs are all there, the published ones with the digest asked for."""
+    step = EvaluateImage(image_id="scene_042")
+    tiles = Path(step.tiles.output().path)
+    tiles.parent.mkdir(parents=True)
+    tiles.write_text("tiles")
+    step.buildings.table.mkdir(parents=True)
+    publish(step.buildings, step.buildings.digest)
+    assert all(needed.complete() for needed in step.deps())
+    # What a luigi worker gives a task to tell its progress with.
+    step.set_status_message = step.set_progress_percentage = lambda _: None
+    return step
+
+
+def publish(step: AggregateImage, digest: str) -> None:
+    """Puts a map in place of the one that is published."""
+    with scratch_folder(step.workspace.output) as folder:
+        (folder / step.csv.name).write_text(digest)
+        step.published.publish(folder, Stopwatch("AggregateImage", step.image_id, digest).record({}, {}))
+
+
+def test_results_of_another_run_are_refused_before_they_are_read(evaluation):
+    publish(evaluation.buildings, "other")
+    with pytest.raises(SourceError, match=r"other results of AggregateImage.*meanwhile"):
+        evaluation.run()
+
+
+def test_results_of_another_run_are_refused_after_they_were_read(evaluation):
+    with (
+        pytest.raises(SourceError, match=r"other results of AggregateImage.*meanwhile"),
+        evaluation.publishing(evaluation.output()),
+    ):
+        publish(evaluation.buildings, "other")
+    assert not evaluation.complete()
+
+
+def test_an_artifact_that_somebody_removed_is_one_line(evaluation):
+    Path(evaluation.tiles.output().path).unlink()
+    with pytest.raises(SourceError, match=r"what TileImage.*is gone"):
+        evaluation.run()
+
+
+def test_a_round_that_people_work_at_is_never_stale(workspace):
+    before = [task(round=1).output().path for task in (ExportReview, ReviewRound)]
+    get_config().set("Tiling", "tile_size", "512")
+    get_config().set("Review", "budget", "3")
+    assert [task(round=1).output().path for task in (ExportReview, ReviewRound)] == before
 
 
 def test_another_schema_version_is_refused_with_its_remedy(tmp_path):

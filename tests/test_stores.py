@@ -575,3 +575,12 @@ def test_compose_file_shows_no_password_and_opens_no_door():
         "JENGO_DATABASE_URL"
     ].replace("postgresql:", "postgresql+psycopg2:")
     assert environment["PGPASSWORD"].startswith("${PGPASSWORD:?")
+
+
+def test_the_container_runs_as_a_user_without_rights():
+    lines = Path(__file__).parents[1].joinpath("Dockerfile").read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users == ["jengo"]
+    last = max(number for number, line in enumerate(lines) if line.startswith(("RUN ", "COPY ", "ADD ")))
+    assert lines.index("USER jengo") > last, "what is installed belongs to root, not to who runs it"
+    assert any(line.startswith("RUN useradd") and '--uid "$UID"' in line for line in lines)

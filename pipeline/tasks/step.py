@@ -96,6 +96,11 @@ class Step(luigi.Task):
         """Identity of the result: this step, its settings and its inputs."""
         return digest(type(self).__name__, self._described(), self.inputs)
 
+    @property
+    def weights(self) -> Path | None:
+        """The network that the result comes from, its own or that of its inputs; None where there is none."""
+        return next((found for step in self.deps() if (found := step.weights)), None)
+
     def progress(self, fraction: float, message: str) -> None:
         """Shows how far the step is, what it does, and how long it will take.
 
@@ -178,6 +183,7 @@ class Step(luigi.Task):
         self.workspace.check_inside(folder)
         _sweep_once(self.workspace.root, os.getpid())
         self._told = Telling()
+        self._check_inputs(self.deps())
         before, counts = self.digest, dict[str, int | float]()
         watch = Stopwatch(type(self).__name__, getattr(self, "image_id", None), before)
 
@@ -188,16 +194,10 @@ class Step(luigi.Task):
                     where=self,
                     remedy="Run the same command again.",
                 )
-            for step in self.deps():
-                if isinstance(step.output(), PublishedTarget) and not step.complete():
-                    raise SourceError(
-                        f"another run published other results of {step} meanwhile",
-                        where=self,
-                        remedy="Run it again, and let one setting write to a workspace at a time.",
-                    )
-            return watch.record(
-                self._described(), {name: str(made) for name, made in self.inputs.items()}, counts
-            )
+            self._check_inputs(step for step in self.deps() if _publishes(step))
+            inputs = {name: str(made) for name, made in self.inputs.items()}
+            record = watch.record(self._described(), inputs, counts)
+            return record.model_copy(update={"weights": _digest_of(self.weights)})
 
         try:
             yield counts, finished
@@ -211,6 +211,21 @@ class Step(luigi.Task):
         finally:
             self._told.close()
 
+    def _check_inputs(self, steps: Iterable[Step]) -> None:
+        """Raises SourceError where the result of one of these steps is not there, or not what was asked for."""
+        gone = next((step for step in steps if not step.complete()), None)
+        if gone is None:
+            return
+        if _publishes(gone):
+            raise SourceError(
+                f"another run published other results of {gone} meanwhile",
+                where=self,
+                remedy="Run it again, and let one setting write to a workspace at a time.",
+            )
+        raise SourceError(
+            f"what {gone} made is gone meanwhile", where=self, remedy="Run the same command again."
+        )
+
     def _described(self) -> dict[str, dict[str, str]]:
         return {section.get_task_family(): section().described() for section in self.sections}
 
@@ -223,6 +238,20 @@ class ImageStep(Step):
     def folder(self, kind: str) -> Path:
         """Where this step's artifact lies."""
         return self.workspace.artifact(self.image_id, kind, self.digest)
+
+
+def _publishes(step: Step) -> bool:
+    """Whether results of the step lie in `output/`, where every setting's have the same names."""
+    return any(isinstance(target, PublishedTarget) for target in luigi.task.flatten(step.output()))
+
+
+def _digest_of(weights: Path | None) -> str | None:
+    """Digest of a network; None where there is none, or none any more: results outlive it."""
+    if weights is None or not weights.is_file():
+        return None
+    from models.weights import weights_digest
+
+    return weights_digest(weights)
 
 
 def digests(*steps: Step) -> dict[str, str]:
