@@ -212,7 +212,7 @@ class Step(luigi.Task):
             self._told.close()
 
     def _check_inputs(self, steps: Iterable[Step]) -> None:
-        """Raises SourceError where the result of one of these steps is not there, or not what was asked for."""
+        """Raises SourceError where the result of one of these steps is gone, or is not what was asked for."""
         gone = next((step for step in steps if not step.complete()), None)
         if gone is None:
             return
