@@ -180,8 +180,9 @@ def test_the_table_tells_means_and_spread():
     }
     lines = report(results, ["a"]).splitlines()
     assert lines[2] == "| **ours** | .600 ± .141 | .700 ± .141 | 2 | 100 | 60 |"
-    assert lines[3].endswith("| .100 | .000 | 1 | 100 | 60 |")
-    assert lines[4].endswith("| - | .900 | 1 | 100 | 60 |") and len(lines) == 5
+    assert lines[3] == "| **ours**, the middle third | .700 | .800 | 1 | 100 | 60 |"
+    assert lines[4].endswith("| .100 | .000 | 1 | 100 | 60 |")
+    assert lines[5].endswith("| - | .900 | 1 | 100 | 60 |") and len(lines) == 6
 
 
 @pytest.mark.slow

@@ -29,14 +29,12 @@ import torchvision
 from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Means, takes_part
 from tests.benchmarks.bench_training.grounds import FOLDS, PAINTED, REAL
 from tests.benchmarks.bench_training.schedule import run_all
-from tests.benchmarks.bench_training.tables import Results, report
+from tests.benchmarks.bench_training.tables import MIDDLE, Results, report
 from tests.benchmarks.bench_training.trial import Trial
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "benchmarks.md"
 SECTION = re.compile(r"(?<=<!-- training:begin -->\n).*(?=<!-- training:end -->)", re.DOTALL)
-MAIN_FOLD = 1
-"""The third that every contender is scored on."""
 DEMO = "demo/work/networks/*/weights.h5"
 """What `make demo` learnt on painted scenes."""
 
@@ -67,7 +65,7 @@ def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
 
 def _urgency(trial: Trial) -> tuple[int, int]:
     """The main rows on one third, ours on the others, the pieces, then the slow rest."""
-    main, first = len(trial.contender.folds) == FOLDS, trial.fold == MAIN_FOLD
+    main, first = len(trial.contender.folds) == FOLDS, trial.fold == MIDDLE
     stage = 0 if main and first else 1 if trial.name == "ours" else 2 if first else 3
     return stage, list(CONTENDERS).index(trial.name)
 

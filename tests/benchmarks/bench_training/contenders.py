@@ -103,7 +103,7 @@ CONTENDERS: dict[str, Contender] = {
         },
     ),
     "imagenet": Contender(
-        "the light network on a frozen ImageNet trunk, about as long",
+        "the light network on a frozen ImageNet trunk, a third of the tiles",
         {"network": "maskrcnn_resnet50_light", "trainable_stages": 0, "tiles_per_epoch": 100},
         start=IMAGENET,
         folds=_ONE,
