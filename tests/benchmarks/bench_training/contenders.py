@@ -108,6 +108,7 @@ CONTENDERS: dict[str, Contender] = {
         start=IMAGENET,
         folds=_ONE,
     ),
+    "no_flips": Contender("no flips", {"flips": False}, folds=_ONE),
     "no_colour": Contender("no colour", {"brightness": 0.0, "contrast": 0.0, "tint": 0.0}, folds=_ONE),
     "scale": Contender("and scale .7 - 1.4", {"scale_min": 0.7, "scale_max": 1.4}, folds=_ONE),
     "rotation": Contender("and turns up to 15 degrees", {"rotation": 15.0}, folds=_ONE),
