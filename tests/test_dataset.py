@@ -3,10 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import shapely
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from painted_tiles import CATEGORIES, item, tiles, write_tile
+from rasterio.features import rasterize
+from rasterio.transform import Affine
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from models.categories import unknown_label
@@ -61,6 +64,21 @@ def test_items_of_unknown_category_are_items(tmp_path):
     _, target = _target(tmp_path, [item(50, 50, 90, 90), item(10, 10, 40, 40, None)])
     assert target["labels"].tolist() == [3, unknown_label(CATEGORIES)] == [3, 4]
     assert target["masks"][1, 11:40, 11:40].all() and len(target["ignore_boxes"]) == 0
+
+
+def test_masks_of_a_tile_are_gdals_one_by_one(tmp_path):
+    """Drawn side by side in one call, none may touch another's, whatever reaches beyond the tile."""
+    boxes = [
+        (-40, -30, 25, 20),
+        (60, 50, 140, 130),
+        (3, 70, 40, 96.5),
+        (0, 0, 96, 80),
+        (30.2, 10.7, 55.1, 33.3),
+    ]
+    _, target = _target(tmp_path, [item(*box) for box in boxes], width=96, height=80)
+    corners = Affine.translation(-0.5, -0.5)
+    alone = [rasterize([shapely.box(*box)], out_shape=(80, 96), transform=corners) for box in boxes]
+    assert np.array_equal(target["masks"].numpy(), np.stack(alone))
 
 
 def test_rule_limits_themselves_are_learnt(tmp_path):

@@ -112,6 +112,7 @@ def _blacken(image: np.ndarray, tile: Tile, area_px: shapely.Geometry | None) ->
 
 
 def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
+    """Uncompressed: deflating drone imagery saves a tenth of the bytes for four times the time."""
     profile = {
         "driver": "GTiff",
         "width": tile.window.width,
@@ -120,9 +121,6 @@ def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
         "dtype": "uint8",
         "crs": grid.crs,
         "transform": window_transform(rasterio.windows.Window(*tile.window), Affine(*grid.transform)),
-        "compress": "deflate",
-        # The lowest level: a third of the time of the usual one for a tenth more bytes.
-        "zlevel": 1,
         "photometric": "rgb",
     }
     with rasterio.open(path, "w", **profile) as dst:
