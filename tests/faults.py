@@ -10,7 +10,9 @@ from a fresh workspace and a seed of its own.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,6 +92,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def preface() -> str:
+    """With what and when."""
+    libraries = ("luigi", "torch", "rasterio", "psycopg2-binary")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+    return f"`python -m tests.faults`, {date.today()}, {machine}."
+
+
 def main() -> int:
     """Tries everything; 1 where something was lost."""
     parser = argparse.ArgumentParser(
@@ -101,7 +112,7 @@ def main() -> int:
     environment = {"JENGO_FUZZ_SECONDS": str(options.fuzz_seconds)}
     rows = [run_kills(options.kills)]
     rows += [run_tests(fault, file, environment) for fault, file in GROUPS.items()]
-    print(text := table(rows))
+    print(text := f"{preface()}\n\n{table(rows)}")
     if options.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
