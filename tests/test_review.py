@@ -160,7 +160,7 @@ def test_label_studio_skips_what_was_cancelled_and_refuses_other_projects():
 
 
 @given(
-    st.lists(st.tuples(st.floats(1, 999), st.floats(1, 799)), min_size=3, max_size=30),
+    st.lists(st.tuples(st.floats(1, 999), st.floats(1, 799)), min_size=3, max_size=30, unique=True),
     st.integers(0, 4000),
     st.integers(0, 4000),
     st.integers(7, 4096),
