@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from models.atomic import flush, holding, sweep
 from models.atomic import scratch_folder as open_scratch_folder
 from pipeline.errors import ArtifactError
 
-__all__ = ["atomic", "flush", "holding", "scratch_folder", "sweep", "write_atomic"]
+__all__ = ["atomic", "flush", "holding", "scratch_folder", "sweep", "write_atomic", "write_many"]
 
 
 @contextmanager
@@ -64,20 +64,23 @@ def atomic(path: Path) -> Iterator[Path]:
         flush(path.parent)
 
 
-def write_atomic(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Writes `content` to `path` whole or not at all.
-
-    Args:
-        path: the file.
-        content: all of it.
-        durable: whether it must outlive a power cut the moment this returns. Thousands of small
-            files need not: a process that is killed loses nothing either way.
-    """
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Writes `content` to `path` whole or not at all; it outlives a power cut once this returns."""
     with scratch_folder(path.parent) as folder:
         scratch = folder / path.name
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-        if durable:
-            flush(scratch)
+        flush(scratch)
         os.replace(scratch, path)
-        if durable:
-            flush(path.parent)
+        flush(path.parent)
+
+
+def write_many(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
+    """Writes files by name into a folder, each whole or not at all.
+
+    They share one temporary folder: making, locking and removing one costs more than writing a small file.
+    A process that is killed loses nothing; a power cut may take what was written last.
+    """
+    with scratch_folder(folder) as scratch:
+        for name, content in contents:
+            (scratch / name).write_bytes(content)
+            os.replace(scratch / name, folder / name)

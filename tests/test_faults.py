@@ -22,7 +22,7 @@ from warm import Running, run_warm
 
 from models.atomic import holding, sweep
 from models.weights import weights_digest
-from pipeline.atomic import scratch_folder, write_atomic
+from pipeline.atomic import scratch_folder, write_many
 from pipeline.errors import MachineError, SettingsError, StoreError
 from pipeline.mishaps import as_mishap
 from pipeline.provenance import Stopwatch, read_record
@@ -78,7 +78,7 @@ def test_what_a_killed_process_left_is_swept_and_what_is_at_work_is_not(tmp_path
 def test_many_writers_and_sweepers_do_not_disturb_each_other(tmp_path):
     def write(number: int) -> None:
         for turn in range(40):
-            write_atomic(tmp_path / f"{number}.txt", str(turn), durable=False)
+            write_many(tmp_path, [(f"{number}.txt", str(turn).encode())])
             sweep(tmp_path)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]

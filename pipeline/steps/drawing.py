@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import orjson
 import shapely
 
-from pipeline.atomic import scratch_folder
+from pipeline.atomic import write_many
 from pipeline.inference import InferenceRules, clip_to_ground, tile_detections
 from pipeline.schema import CoarseTile, Grid, Tile
 from pipeline.seams import Detections, merge
@@ -99,12 +98,10 @@ class Draughtsman:
     ) -> tuple[Counter[str], float]:
         """Writes <tile_id>.json of each tile; returns the counts of `draw` and the seconds it took."""
         started, counts = time.perf_counter(), Counter[str]()
-        # One temporary folder for the batch: making, locking and removing it costs more than writing a tile.
-        with scratch_folder(folder) as scratch:
-            for tile, artifact in zip(tiles, self.draw(tiles, seen, shape, grounds, counts), strict=True):
-                path = tile_path(folder, tile)
-                (scratch / path.name).write_bytes(orjson.dumps(artifact))
-                os.replace(scratch / path.name, path)
+        drawn = zip(tiles, self.draw(tiles, seen, shape, grounds, counts), strict=True)
+        write_many(
+            folder, ((tile_path(folder, tile).name, orjson.dumps(artifact)) for tile, artifact in drawn)
+        )
         return counts, time.perf_counter() - started
 
     def _find(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.atomic import write_atomic
+from pipeline.atomic import write_atomic, write_many
 from pipeline.large import LargeRules, coarse_tiles, confirmed, too_large
 from pipeline.raster import Imagery, Raster
 from pipeline.schema import CoarseIndex, CoarseTile, TileDetections, TileIndex
@@ -57,7 +57,7 @@ def infer_large(
             path = folder / f"{tile.tile_id}.json"
             if not path.exists():
                 artifact = _look(index, tile, buildings[shown == number], raster, detector, rules)
-                write_atomic(path, orjson.dumps(artifact), durable=False)
+                write_many(path.parent, [(path.name, orjson.dumps(artifact))])
             count += len(read_detections(path).detections)
             progress((1 + (number + 1) / len(tiles)) / 2, f"coarser window {number + 1}/{len(tiles)}")
     coarse = CoarseIndex(image_id=index.image_id, tiles=tiles)

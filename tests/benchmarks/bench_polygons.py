@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,7 @@ from pycocotools import mask as coco
 from rasterio.features import rasterize, shapes
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from pipeline.atomic import write_atomic
+from pipeline.atomic import write_many
 from pipeline.inference import tile_detections
 from pipeline.schema import Grid, Tile, TileDetections, Window
 from pipeline.steps.detection_rows import outlines_px, read_detections
@@ -225,15 +225,17 @@ def compare_bytes(scene: Sequence[Seen]) -> None:
         row(f"... outline alone; {peer}", each["outline"], each[peer], goal)
 
 
-def write_ours(path: Path, content: dict) -> None:
-    """As InferShard writes it."""
-    write_atomic(path, orjson.dumps(content), durable=False)
+def write_ours(contents: Mapping[Path, dict]) -> None:
+    """As InferShard writes a batch of tiles, all in one folder."""
+    folder = next(iter(contents)).parent
+    write_many(folder, ((path.name, orjson.dumps(content)) for path, content in contents.items()))
 
 
-def write_luigi(path: Path, content: dict) -> None:
-    """As Luigi's examples write it."""
-    with luigi.LocalTarget(str(path)).open("w") as stream:
-        stream.write(json.dumps(content))
+def write_luigi(contents: Mapping[Path, dict]) -> None:
+    """As Luigi's examples write them."""
+    for path, content in contents.items():
+        with luigi.LocalTarget(str(path)).open("w") as stream:
+            stream.write(json.dumps(content))
 
 
 def read_luigi(path: Path) -> dict:
@@ -249,11 +251,10 @@ def compare_files(scene: Sequence[Seen]) -> None:
         rounds = count()
         written: list[Path] = []
 
-        def write_all(write: Callable[[Path, dict], None]) -> None:
+        def write_all(write: Callable[[Mapping[Path, dict]], None]) -> None:
             turn = next(rounds)
             written[:] = [Path(name) / f"{turn}_{number}.json" for number in range(len(contents))]
-            for path, content in zip(written, contents, strict=True):
-                write(path, content)
+            write(dict(zip(written, contents, strict=True)))
 
         candidates = {
             "write": partial(write_all, write_ours),

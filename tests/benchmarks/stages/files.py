@@ -24,11 +24,9 @@ def rows() -> Iterator[Row]:
         def write_all(write) -> None:
             folder = Path(name) / str(next(numbers))
             folder.mkdir()
-            for number, content in enumerate(contents):
-                write(folder / f"{number}.json", content)
+            write({folder / f"{number}.json": content for number, content in enumerate(contents)})
 
-        for path, content in zip(paths, contents, strict=True):
-            write_ours(path, content)
+        write_ours(dict(zip(paths, contents, strict=True)))
         took = interleaved(
             {
                 "write": lambda: write_all(write_ours),
