@@ -23,7 +23,8 @@ from pipeline.review.ceiling import find_ceiling
 from pipeline.review.ensemble import ModelBuildings, fuse_models
 from pipeline.sample import SceneSpec, paint_scene, write_scene
 from pipeline.steps.checking import check_labels, find_grounds, model_rows, write_findings
-from pipeline.stores.versions import Version, open_versions
+from pipeline.stores.opening import open_versions
+from pipeline.stores.versions import Version
 from pipeline.submission import Rows, write_csv
 from pipeline.tiling import TilingRules, build_tile_index, tile_windows
 

@@ -26,7 +26,7 @@ from pipeline.sample import SceneSpec, write_scene
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
 from pipeline.steps.importing import Imported
-from pipeline.stores.versions import open_versions
+from pipeline.stores.opening import open_versions
 from pipeline.untouched import stamp_of, with_log
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"

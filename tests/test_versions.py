@@ -13,7 +13,8 @@ from sqlalchemy.pool import NullPool
 
 from pipeline.checks import CheckRules, find
 from pipeline.errors import SettingsError, StoreError
-from pipeline.stores.versions import ROW_COLUMNS, Grounds, Version, open_versions, row_frame
+from pipeline.stores.opening import open_versions
+from pipeline.stores.versions import ROW_COLUMNS, Grounds, Version, row_frame
 from sql import read_sql
 
 UTM = "EPSG:32737"

@@ -16,8 +16,8 @@ where everything that comes from outside is escaped; its map is Leaflet, in `lea
 A page holds at most `MAX_PAGE_MIB`, however large the image is.
 """
 
-from pipeline.report.context import MAX_PAGE_MIB, Picture, ReportContext
-from pipeline.report.gallery import Crop, Gallery, choose_galleries
+from pipeline.report.context import MAX_PAGE_MIB, ReportContext
+from pipeline.report.gallery import Crop, Gallery, Picture, choose_galleries
 from pipeline.report.page import render_report
 from pipeline.report.pyramid import Pyramid, build_pyramid
 from pipeline.styles import LINES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,24 +14,13 @@ if TYPE_CHECKING:
     from pipeline.evaluate import ImageScore
     from pipeline.metrics import ImageMetrics, PrecisionRecall
     from pipeline.provenance import RunRecord
-    from pipeline.report.gallery import Gallery
+    from pipeline.report.gallery import Gallery, Picture
     from pipeline.report.pyramid import Pyramid
     from pipeline.seam_score import SeamScore
     from pipeline.training_curves import TrainingCurves
 
 MAX_PAGE_MIB = 32
 """What a page holds at most, MiB: imagery, outlines, pictures, and everything else together."""
-
-
-class Picture(NamedTuple):
-    """A small picture of the image."""
-
-    content: bytes
-    """JPEG or PNG."""
-    width: int
-    """Pixels."""
-    height: int
-    """Pixels."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from pipeline.report.context import Picture
 from pipeline.report.outcomes import FALSE, MISSED, MISTAKEN
 from pipeline.schema import Window
 
@@ -20,6 +19,17 @@ MIN_WINDOW_PX = 96
 """Least side of a window in image pixels: a hut alone would tell nothing."""
 MARGIN = 0.6
 """Ground around a building on each side, as a share of its longer side."""
+
+
+class Picture(NamedTuple):
+    """A small picture of the image."""
+
+    content: bytes
+    """JPEG or PNG."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
 
 
 class Crop(NamedTuple):

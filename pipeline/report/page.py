@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from pipeline.report import charts, numbers
 from pipeline.report.advice import advise
-from pipeline.report.context import Picture, ReportContext
-from pipeline.report.gallery import Crop, Gallery
+from pipeline.report.context import ReportContext
+from pipeline.report.gallery import Crop, Gallery, Picture
 from pipeline.report.outcomes import WORDS, outcomes
 from pipeline.report.vectors import Layer, map_layer, svg_path
 from pipeline.report.work import work_of

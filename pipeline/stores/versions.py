@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import geopandas as gpd
@@ -113,20 +112,6 @@ class VersionStore(Protocol):
             limits: as `CheckRules.limits` gives them.
             grounds: the image's.
         """
-
-
-def open_versions(database_url: str, folder: Path) -> VersionStore:
-    """The versions in the PostGIS database at `database_url`, or for an empty URL as files in `folder`.
-
-    Opening touches neither server nor disk.
-    """
-    if not database_url:
-        from pipeline.stores.version_files import VersionFiles
-
-        return VersionFiles(folder)
-    from pipeline.stores.version_tables import VersionTables
-
-    return VersionTables(database_url)
 
 
 def check_version_name(name: str) -> str:

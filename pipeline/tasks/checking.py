@@ -9,7 +9,8 @@ from pipeline.checks import CheckRules
 from pipeline.raster import Imagery
 from pipeline.steps.checking import check_labels, model_rows, now, write_findings
 from pipeline.steps.detection_rows import read_detections
-from pipeline.stores.versions import Version, VersionStore, open_versions
+from pipeline.stores.opening import open_versions
+from pipeline.stores.versions import Version, VersionStore
 from pipeline.targets import PublishedTarget, Workspace
 from pipeline.tasks.mapping import AggregateImage, JudgedImage
 
