@@ -77,7 +77,7 @@ def artifacts_page() -> str:
         Cut: "",
         Estimate: "",
         Reliability: "",
-        Building: "output/<image>.geojson, .gpkg, .parquet, .fgb: properties of a building",
+        Building: "output/<image>.geojson, .gpkg, .parquet, .fgb, .shp, .pmtiles, .mbtiles: a building",
         Evaluation: "output/<image>.report.json",
         evaluate.ImageScore: "",
         evaluate.Counts: "",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
@@ -22,8 +23,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """The text of a page, its links to what lies outside docs/ led to the pages that are made of it."""
+    if page.file.src_uri == OUTSIDE["README.md"]:
+        page.meta["hide"] = ["toc"]  # the graph is wide
     for source, page in OUTSIDE.items():
         markdown = markdown.replace(f"](../{source})", f"]({page})")
     return markdown.replace("](notebook.ipynb)", "](notebook.md)")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shlex
 import socket
 from collections.abc import Sequence
 
+import pipeline
 from pipeline import settings
 from pipeline.errors import SettingsError, SourceError
 
@@ -27,8 +29,13 @@ def luigi_line(
         dashboard: whether the run is to be seen in luigid, or schedules itself.
 
     Raises:
-        SettingsError: a setting is not of that form or unknown; several images for a task of one.
+        SettingsError: no such task; a setting is not of that form or unknown; several images for a task
+            of one.
     """
+    if task not in _tasks_of_an_image():
+        raise SettingsError(
+            "no task of an image", where="--task", found=task, remedy=_known(task, _tasks_of_an_image())
+        )
     if len(images) == 1:
         which = [task, "--image-id", images[0]]
     elif task == "ReportImage":
@@ -55,13 +62,22 @@ def _option(setting: str) -> list[str]:
     known = {kind.get_task_family(): dict(kind.get_params()) for kind in settings.ALL}
     knob = knob.replace("-", "_")
     if not equals or knob not in known.get(section, {}):
-        raise SettingsError(
-            "not a setting",
-            where="--set",
-            found=setting,
-            remedy="Write Section.knob=value, as in Tiling.tile_size=512; docs/settings.md lists them.",
-        )
+        named = [f"{name}.{one}" for name, knobs in known.items() for one in knobs]
+        close = difflib.get_close_matches(f"{section}.{knob}", named, n=1)
+        form = "Write Section.knob=value, as in Tiling.tile_size=512; docs/settings.md lists them."
+        remedy = f"Did you mean {close[0]}?" if equals and close else form
+        raise SettingsError("not a setting", where="--set", found=setting, remedy=remedy)
     return [f"--{section}-{knob.replace('_', '-')}", value.strip()]
+
+
+def _tasks_of_an_image() -> list[str]:
+    tasks = {name: getattr(pipeline, name) for name in pipeline.__all__}
+    return [name for name, task in tasks.items() if "image_id" in dict(task.get_params())]
+
+
+def _known(given: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(given, names, n=1)
+    return f"Did you mean {close[0]}?" if close else f"There are {', '.join(names)}."
 
 
 def check_scheduler(host: str, port: int) -> None:

@@ -216,8 +216,9 @@ class PublishedTarget(luigi.Target):
     def publish(self, scratch: Path, record: RunRecord) -> None:
         """Moves the files of `scratch` under their friendly names, then stamps them.
 
-        The old stamp goes first: a kill in between leaves results without a stamp, which rerun. One
-        process publishes at a time, so that results of two runs never lie under one stamp.
+        What the old stamp names and is not made again goes first, a format that is no longer asked for, then
+        the stamp itself: a kill in between leaves results that rerun. One process publishes at a time, so
+        that results of two runs never lie under one stamp.
         """
         folder = self.record.parents[1]
         files = sorted(path for path in scratch.iterdir() if path.is_file())
@@ -226,6 +227,9 @@ class PublishedTarget(luigi.Target):
             flush(path)
         self.record.parent.mkdir(parents=True, exist_ok=True)
         with holding(self.record.parent):
+            old = read_record(self.record)
+            for name in set(old.files if old else ()) - {path.name for path in files}:
+                (folder / Path(name).name).unlink(missing_ok=True)
             self.record.unlink(missing_ok=True)
             for path in files:
                 os.replace(path, folder / path.name)

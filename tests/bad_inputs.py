@@ -173,6 +173,7 @@ SETTINGS = [
     _set("training_image_path", "TrainMaskRCNN", "not an image id", "--Training-images", '["../../etc/passwd"]'),
     _set("training_image_nul", "TrainMaskRCNN", "not an image id", "--Training-images", '["a\\u0000b"]'),
     _set("training_image_number", "TrainMaskRCNN", "not an image id", "--Training-images", "[7]"),
+    _set("no_csv", "AggregateImage", "formats", "--Aggregation-formats", '["geojson"]'),
     _set("unknown_format", "AggregateImage", "formats", "--Aggregation-formats", '["exe"]'),
     _set("threshold_of_nobody", "AggregateImage", "unknown categories", "--Aggregation-score-thresholds", '{"x": 1}'),
     _set("threshold_of_words", "AggregateImage", "score_thresholds", "--Aggregation-score-thresholds",

@@ -19,6 +19,7 @@ from rasterio.transform import from_origin
 from test_buildings import write as write_detections
 
 from pipeline.metrics import MetricRules
+from pipeline.outputs import FORMATS
 from pipeline.raster import Imagery
 from pipeline.settings import Aggregation, Labels, Tiling
 from pipeline.steps.buildings import Selection, aggregate_image
@@ -65,13 +66,14 @@ def village(tmp_path):
     return tmp_path, image, index, detections
 
 
-def export(village, folder, labels=True):
+def export(village, folder, labels=True, formats=("csv", "geojson")):
     root, image, index, detections = village
     output, table = root / folder, root / f"{folder}-table"
     output.mkdir()
     table.mkdir()
     limits = Selection(1.0, dict.fromkeys(Labels().names, 0.3))
-    aggregate_image(index, detections, Labels().names, limits, Aggregation(), output, told, None, table)
+    rules = Aggregation(formats=formats)
+    aggregate_image(index, detections, Labels().names, limits, rules, output, told, None, table)
     judged = None
     if labels:
         path = root / "input" / "labels.geojson"
@@ -86,7 +88,7 @@ def export(village, folder, labels=True):
         )
         report.write_text(evaluation.model_dump_json())
         judged = Judged(output / "a.csv", report, path, None)
-    return output, export_image(index, image, table, Labels(), judged, output, output)
+    return output, export_image(index, image, table, Labels(), judged, formats, output, output)
 
 
 def layer(output, name):
@@ -140,7 +142,8 @@ def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
     path = output / "a.stac.json"
     item = pystac.Item.from_file(str(path))
     assert item.validate() == ["https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"]
-    assert set(item.assets) == {"image", "labels", "report", "buildings_csv", "buildings", "project"}
+    given = {"image", "labels", "report", "buildings", "project"}
+    assert set(item.assets) == given | {"buildings_csv", "buildings_geojson"}
     for asset in item.assets.values():
         assert (output / asset.href).exists(), asset.href
         assert not asset.href.startswith("/")
@@ -152,6 +155,15 @@ def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
     del content["geometry"]
     with pytest.raises(pystac.errors.STACValidationError):
         pystac.validation.validate_dict(content)
+
+
+def test_the_stac_item_tells_of_every_published_format(village):
+    output, _ = export(village, "output", labels=False, formats=FORMATS)
+    item = pystac.Item.from_file(str(output / "a.stac.json"))
+    assert item.validate()
+    files = {name: asset.href for name, asset in item.assets.items() if name.startswith("buildings_")}
+    assert files == {f"buildings_{name}": f"a.{name}" for name in FORMATS}
+    assert all((output / file).stat().st_size for file in files.values())
 
 
 def qgis(output, picture):

@@ -232,6 +232,9 @@ def test_the_catalogue_lists_the_challenge(tmp_path):
 MISTAKES = [
     (("info", "flight_09"), "no such image"),
     (("run", "flight_09", "--set", "Tiling.size=3"), "not a setting"),
+    (("run", "flight_09", "--set", "Tiling.tilesize=3"), "Did you mean Tiling.tile_size?"),
+    (("run", "flight_09", "--task", "ReportImag"), "Did you mean ReportImage?"),
+    (("run", "flight_09", "--task", "Luigi"), "There are "),
     (("run", "nowhere.tif"), "no such file"),
     (("run",), "no image to map"),
     (("run", "--task", "TileImage", "a", "b"), "takes one image"),

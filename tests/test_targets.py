@@ -129,6 +129,21 @@ def test_published_files_are_complete_with_their_own_stamp_only(tmp_path):
     assert not target.exists()
 
 
+def test_what_is_no_longer_published_goes(tmp_path):
+    record = tmp_path / "output" / "runs" / "a.json"
+    for digest, names in (("00000001", ("a.csv", "a.fgb")), ("00000002", ("a.csv",))):
+        scratch = tmp_path / digest
+        scratch.mkdir()
+        for name in names:
+            (scratch / name).write_text(digest)
+        target = PublishedTarget(record, digest)
+        target.publish(scratch, Stopwatch("AggregateImage", "a", digest).record({}, {}))
+        (tmp_path / "output" / "a.html").write_text("of another task")
+        assert target.exists()
+    assert sorted(path.name for path in record.parents[1].glob("a.*")) == ["a.csv", "a.html"]
+    assert (tmp_path / "output" / "a.csv").read_text() == "00000002"
+
+
 def test_workspace_touches_nothing(tmp_path):
     Workspace(tmp_path / "none").artifact("a", "tiles", "digest")
     assert list(Path(tmp_path).iterdir()) == []

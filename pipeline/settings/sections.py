@@ -201,17 +201,25 @@ class Aggregation(Section):
         description="JSON object: category to the lowest confidence published, 0 to 1; empty: as calibrated.",
     )
     formats = luigi.ListParameter(
-        default=("csv", "geojson"), description=f"JSON list of what to publish, of {', '.join(FORMATS)}."
+        default=("csv", "geojson"),
+        description=f"JSON list of what to publish: csv, and any of {', '.join(FORMATS[1:])}.",
     )
 
     def check(self) -> None:
-        """Refuses formats that nobody writes, and thresholds and areas that are none."""
+        """Refuses formats that nobody writes, no CSV, and thresholds and areas that are none."""
         if unknown := [name for name in self.formats if name not in FORMATS] or not self.formats:
             raise SettingsError(
                 "unknown formats" if self.formats else "no format",
                 where="[Aggregation] formats",
                 found=unknown if self.formats else list(self.formats),
                 remedy=f"Known are {', '.join(FORMATS)}; ExportImage writes the GeoPackage.",
+            )
+        if "csv" not in self.formats:
+            raise SettingsError(
+                "no csv",
+                where="[Aggregation] formats",
+                found=list(self.formats),
+                remedy="The score and the page are read from the CSV: add it.",
             )
         for name, value in self.score_thresholds.items():
             if type(value) not in (int, float) or not 0 <= value <= 1:

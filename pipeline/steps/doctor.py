@@ -32,8 +32,8 @@ ZANZIBAR = ((39.20, -6.16), (522_127.4, 9_319_104.5))
 """A point in longitude, latitude, and in EPSG:32737, rounded to half a metre."""
 MEMORY_GIB = {"maskrcnn_small": 2.0, "maskrcnn_resnet50_fpn_v2": 5.0}
 """What learning takes, as measured (docs/benchmarks.md); inference takes less."""
-BYTES_PER_PX = 2.0
-"""Of disk for training pairs and results, per pixel of an image: 3 bytes deflated, tiles overlapping."""
+BYTES_PER_PX = 5.5
+"""Of disk for training pairs and results, per pixel of an image: 3 bytes, tiles overlapping by a quarter."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def export_image(
     table: Path,
     labels: Labels,
     judged: Judged | None,
+    formats: Sequence[str],
     folder: Path,
     output: Path,
     progress: Progress = silent,
@@ -64,6 +65,7 @@ def export_image(
         table: folder of the published buildings, a table per batch.
         labels: the settings that name the categories.
         judged: the score and what it rests on; None for an image without labels.
+        formats: endings of the files that the buildings are published as; those in `output` are told of.
         folder: an existing folder to write into.
         output: where the files will lie; their paths are relative to it.
         progress: told before each part.
@@ -86,7 +88,7 @@ def export_image(
     text = project(f"Buildings in {index.image_id}", f"{index.image_id}.gpkg", names, image)
     stem.with_name(f"{stem.name}.qgs").write_text(text, encoding="utf-8")
     counts = {"buildings": int(tiles["buildings"].sum()), "labels": len(truths), "review": len(review)}
-    item = _item(index, source, labels, judged, output, counts)
+    item = _item(index, source, labels, judged, formats, output, counts)
     stem.with_name(f"{stem.name}.stac.json").write_text(json.dumps(item, indent=1), encoding="utf-8")
     return counts
 
@@ -222,6 +224,7 @@ def _item(
     source: Path | str,
     labels: Labels,
     judged: Judged | None,
+    formats: Sequence[str],
     output: Path,
     counts: dict[str, int],
 ) -> dict:
@@ -234,7 +237,10 @@ def _item(
     assets = {"image": link(source)}
     if judged is not None:
         assets |= {"labels": link(judged.labels), "report": f"{stem}.report.json"}
-    assets |= {"buildings_csv": f"{stem}.csv", "buildings": f"{stem}.gpkg", "project": f"{stem}.qgs"}
+    assets |= {"buildings": f"{stem}.gpkg", "project": f"{stem}.qgs"}
+    published = {f"buildings_{name}": f"{stem}.{name}" for name in formats}
+    # Map tiles are no file where there is no building.
+    assets |= {name: file for name, file in published.items() if (output / file).exists()}
     footprint = shapely.box(*(round(value, 8) for value in grid_lonlat_bounds(index.grid)))
     told = {name: count for name, count in counts.items() if name != "review"}
     grid = index.grid

@@ -112,7 +112,7 @@ def _blacken(image: np.ndarray, tile: Tile, area_px: shapely.Geometry | None) ->
 
 
 def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
-    """Uncompressed: deflating drone imagery saves a tenth of the bytes for four times the time."""
+    """Uncompressed: deflating drone imagery saves 7 to 21 % of the bytes for four times the time."""
     profile = {
         "driver": "GTiff",
         "width": tile.window.width,

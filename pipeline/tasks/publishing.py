@@ -69,6 +69,7 @@ class ExportImage(ImageStep):
                 self.buildings.table,
                 settings.Labels(),
                 judged,
+                settings.Aggregation().formats,
                 folder,
                 self.workspace.output,
                 self.progress,
