@@ -161,10 +161,11 @@ def _place_houses(plan: Plan, land: Land, blocks: np.ndarray, count: int, rng: n
         else:
             houses = group(x, y, block[2] + rng.normal(0, 0.05) + np.pi / 2 * rng.integers(2), rng)
         outlines = [shapely.union_all([r.polygon() for r in rects]) for rects in houses]
-        site = shapely.union_all(outlines).buffer(1.3, join_style="mitre").convex_hull
-        if not land.is_free(site):
+        with np.errstate(invalid="ignore"):  # GEOS tries mitres of needles as well
+            site, yard = shapely.buffer(shapely.union_all(outlines), (1.3, 0.8), join_style="mitre")
+        if not land.is_free(site.convex_hull):
             continue
-        land.take(shapely.union_all(outlines).buffer(0.8, join_style="mitre"))
+        land.take(yard)
         if landmark:
             special.pop(0)
         for rects, outline in zip(houses, outlines, strict=True):
