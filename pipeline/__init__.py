@@ -29,6 +29,7 @@ from pipeline.tasks import (  # isort: skip
     CheckLabels,
     SelectTiles,
     ExportReview,
+    FetchReview,
     ImportReview,
     ReviewRound,
 )
@@ -55,6 +56,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "CheckLabels",
     "SelectTiles",
     "ExportReview",
+    "FetchReview",
     "ImportReview",
     "ReviewRound",
 ]

@@ -10,13 +10,16 @@ import shapely
 
 from pipeline.schema import Item, Tile
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class PairRules:
     """Which tiles are learnt from."""
 
     empty_share: float = 0.2
-    """Tiles without items kept, as a share of the tiles with items; spread evenly over the image."""
+    """Tiles without items kept, as a share of the tiles with items; spread evenly over the image. Those that
+    people have looked at in a review are kept all."""
     min_area_share: float = 0.5
     """Share of a tile that must lie on labelled ground, 0 to 1; the rest of it is blackened."""
 
@@ -26,22 +29,25 @@ def choose_tiles(
     item_counts: Sequence[int],
     area_shares: Sequence[float] | np.ndarray,
     rules: PairRules,
+    reviewed_shares: Sequence[float] | np.ndarray = (),
 ) -> list[Tile]:
-    """The tiles to learn from, in their order: all with items, and some without.
+    """The tiles to learn from, in their order: all with items, some without, and all that were looked at.
 
     Args:
         tiles: of one image.
         item_counts: items in each tile.
         area_shares: share of each tile on labelled ground, 0 to 1.
         rules: how many.
+        reviewed_shares: share of each tile that people have looked at, 0 to 1; empty for none of any.
     """
+    looked_at = np.flatnonzero(np.asarray(reviewed_shares, dtype=float) >= 1 - _ROUNDING)
     labelled = np.asarray(area_shares, dtype=float) >= rules.min_area_share
     counts = np.asarray(item_counts, dtype=int)
     full = np.flatnonzero(labelled & (counts > 0))
     empty = np.flatnonzero(labelled & (counts == 0))
     wanted = min(len(empty), int(np.ceil(rules.empty_share * len(full))))
     spread = empty[np.linspace(0, len(empty) - 1, wanted).round().astype(int)] if wanted else empty[:0]
-    return [tiles[index] for index in np.sort(np.concatenate((full, spread)))]
+    return [tiles[index] for index in np.unique(np.concatenate((full, spread, looked_at)))]
 
 
 def items_in_tile(

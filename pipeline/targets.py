@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import luigi
@@ -48,6 +49,11 @@ class Workspace:
 
     def __init__(self, root: str | Path):
         self.root = Path(root).absolute()
+
+    @property
+    def rounds(self) -> list[Path]:
+        """The folders of the review's rounds, from the first on."""
+        return sorted(self.review.glob("round_*"))
 
     @property
     def output(self) -> Path:
@@ -260,6 +266,34 @@ class ReturnedTarget(luigi.Target):
             return False
         there = self.folder.iterdir() if self.folder.is_dir() else ()
         return read == {path.name: stamp_of(path) for path in there if path.suffix.lower() in self.suffixes}
+
+
+class FetchedTarget(luigi.Target):
+    """A file fetched from a server, complete while the server holds what it held then.
+
+    Args:
+        path: the file.
+        ask: what the server holds now, in few words that change when it does.
+    """
+
+    def __init__(self, path: Path, ask: Callable[[], str]):
+        self.path, self.ask = path, ask
+        self._told = path.with_name(f".{path.name}.fetched")
+
+    def exists(self) -> bool:
+        """Whether there is nothing new to fetch; asks the server."""
+        return self.path.is_file() and self._told.is_file() and self._told.read_text() == self.ask()
+
+    def write(self, content: str, told: str) -> None:
+        """Puts what was fetched in place.
+
+        Args:
+            content: the file's.
+            told: by `ask`, before the content was fetched: what comes in between is then fetched next time.
+        """
+        self._told.unlink(missing_ok=True)
+        write_atomic(self.path, content)
+        write_atomic(self._told, told)
 
 
 class LabelStoreTarget(luigi.Target):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import postgis
 import pytest
@@ -28,3 +29,9 @@ def postgis_server() -> Iterator[postgis.Server]:
 def postgis_url(postgis_server) -> str:
     """The URL of a PostGIS database, without password."""
     return postgis_server.url
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Where a test puts its picture of a tool: the folder in JENGO_PICTURES, else one that goes away."""
+    return Path(os.environ.get("JENGO_PICTURES") or tmp_path)

@@ -6,13 +6,18 @@ Its pins and ours do not agree, so it never shares our environment: `make label-
 
 from __future__ import annotations
 
+import http.cookiejar
+import http.server
 import os
+import re
 import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,3 +100,64 @@ def _await_ready(url: str, process: subprocess.Popen, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(1)
     raise RuntimeError(f"Label Studio is not ready: {log.read_text()[-2000:]}")
+
+
+def first_task(server: Server, project: int) -> int:
+    """Id of the first task of a project."""
+    asked = urllib.request.Request(
+        f"{server.url}/api/tasks?project={project}&page_size=1",
+        headers={"Authorization": f"Token {server.token}"},
+    )
+    with urllib.request.urlopen(asked) as answer:
+        return int(re.search(rb'"id":\s*(\d+)', answer.read())[1])
+
+
+@contextmanager
+def logged_in(server: Server) -> Iterator[str]:
+    """Address of a proxy that a person has logged in through."""
+    jar = http.cookiejar.CookieJar()
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    login = f"{server.url}/user/login/"
+    page = opener.open(login).read().decode()
+    fields = {
+        "csrfmiddlewaretoken": re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1],
+        "email": server.user,
+        "password": server.password,
+    }
+    opener.open(
+        urllib.request.Request(login, urllib.parse.urlencode(fields).encode(), headers={"Referer": login})
+    ).read()
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        """Hands requests on with the session's cookies."""
+
+        def do_GET(self) -> None:
+            size = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(size) if size else None
+            headers = {"Referer": login, "Content-Type": self.headers.get("Content-Type", "text/plain")}
+            headers["X-CSRFToken"] = next((one.value for one in jar if one.name == "csrftoken"), "") or ""
+            asked = urllib.request.Request(f"{server.url}{self.path}", body, headers, method=self.command)
+            try:
+                answer = opener.open(asked)
+            except urllib.error.HTTPError as error:
+                answer = error
+            content = answer.read()
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_PATCH(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_address[1]}"
+        proxy.shutdown()

@@ -12,12 +12,12 @@ from models.predict import Prediction
 from models.recipe import Recipe
 from pipeline.calibration import CalibrationRules
 from pipeline.inference import InferenceRules
-from pipeline.schema import Pair, PairIndex
+from pipeline.schema import Pair, PairIndex, Window
 from pipeline.seams import MergeRules
 from pipeline.settings import Training
 from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.detections import Detector
-from pipeline.steps.training import tile_samples
+from pipeline.steps.training import pairs_on, read_sides, tile_samples
 from pipeline.thresholds import ThresholdRules
 from pipeline.vectorize import VectorizeRules
 
@@ -68,11 +68,12 @@ def calibrated(pairs, **training):
     detector = Detector(pairs, CATEGORIES, InferenceRules(batch_size=2), VectorizeRules())
     detector.__dict__["predictor"] = RedRoofs()
     told = []
+    _, held_out = read_sides([pairs], (), Training(**training).validation_share)
     made = calibrate_network(
+        held_out,
         {pairs: 4.0},
         detector,
         Training(**training),
-        (),
         MergeRules(),
         ThresholdRules(),
         CalibrationRules(min_detections=1),
@@ -88,6 +89,11 @@ def test_thresholds_part_buildings_from_paint_on_the_held_out_ground(pairs):
     assert made.categories["completed"].f1.value == 1.0
     assert made.weights == RedRoofs.digest
     assert "held-out buildings" in made.sentence
+
+
+def test_tiles_that_people_reviewed_are_found_by_their_windows(pairs):
+    ground = {"grid": [Window(STRIDE, 0, SIDE, SIDE), Window(7, 0, SIDE, SIDE)], "elsewhere": []}
+    assert pairs_on([pairs], ground) == [(pairs, "r0000_c0001")]
 
 
 def test_without_held_out_ground_the_default_is_used_and_said(pairs):

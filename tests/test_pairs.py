@@ -23,6 +23,12 @@ def test_all_tiles_with_items_and_a_share_of_the_others():
     assert len(places) == 5 + 2
 
 
+def test_what_people_have_looked_at_is_kept_though_nothing_is_there():
+    rules = PairRules(empty_share=0.0)
+    chosen = choose_tiles(tiles(5), [1, 0, 0, 0, 1], np.ones(5), rules, [0, 1, 0.9, 0, 1])
+    assert [tile.window.col_off // 100 for tile in chosen] == [0, 1, 4]
+
+
 def test_unlabelled_ground_is_not_learnt_from():
     chosen = choose_tiles(tiles(4), [1, 1, 0, 1], [1, 0.4, 0.4, 0.6], PairRules())
     assert [tile.tile_id for tile in chosen] == ["r0000_c0000", "r0000_c0003"]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs
 from pipeline.review.coco import coco_dataset, read_coco
+from pipeline.review.corrected import with_late
 from pipeline.review.deciding import decide, last_reviews
 from pipeline.review.label_studio import labeling_config, labeling_task, read_label_studio
 from pipeline.review.proposals import pixels_of, propose, shown_in
@@ -284,6 +285,35 @@ def test_of_two_reviewers_the_later_decides_whatever_the_order():
         assert agreements[0].people == ("juma", "amina") and agreements[0].f1 == pytest.approx(2 / 3)
     equal = [review(name, "", shapely.box(0, 0, 10, 10)) for name in ("juma", "amina")]
     assert [chosen.person for chosen in last_reviews(equal, CATEGORIES)[0]] == ["juma"]
+
+
+def test_what_comes_late_joins_what_was_decided_since():
+    def rows(*buildings):
+        outlines = px_to_crs(
+            np.array([shapely.box(*at) for at, _ in buildings], dtype=object), GRID.transform
+        )
+        return row_frame(outlines, GRID.crs, category=[name for _, name in buildings])
+
+    left, right, far = (600, 10, 640, 50), (700, 10, 740, 50), (1500, 900, 1540, 940)
+    edited, drawn, over = (10, 10, 50, 50), (100, 10, 140, 50), (602, 12, 642, 52)
+    base = rows((left, "completed"), (right, "completed"), (far, "completed"))
+    # This round looked at the left tile, where it drew two; the earlier one, late, took `right` away, made
+    # `far` a foundation and drew one here, one there, and one over what is there already.
+    mine = rows((left, "completed"), (right, "completed"), (far, "completed"), (edited, None), (drawn, None))
+    late = rows((left, "completed"), (far, "foundation"), ((20, 300, 40, 320), "completed"),
+                ((900, 10, 940, 50), "unfinished"), (over, "unfinished"))  # fmt: skip
+    joined = with_late(mine, base, late, [LEFT.window], GRID)
+    outlines = crs_to_px(joined.geometry.values, GRID.transform)
+    found = {
+        (tuple(np.round(one.bounds).astype(int).tolist()), name)
+        for one, name in zip(outlines, joined["category"], strict=True)
+    }
+    assert found == {
+        (left, "completed"), (far, "foundation"), ((900, 10, 940, 50), "unfinished"),
+        (edited, None), (drawn, None),
+    }  # fmt: skip
+    assert joined["row_id"].tolist() == [1, 2, 3, 4, 5]
+    assert len(with_late(mine, None, late, [LEFT.window], GRID)) == 6
 
 
 def test_a_building_in_two_tiles_is_decided_where_most_of_it_shows():

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -14,20 +13,17 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
-from PIL import Image
 from test_graph import SETTINGS, run_luigi, tasks_run
 
+from models.weights import weights_digest
 from pipeline.frames import window_box
 from pipeline.review.corrected import read_marks
-from pipeline.review.qgis import read_qgis
 from pipeline.review.records import Round
 from pipeline.sample import SceneSpec, write_scene
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
 from pipeline.steps.importing import Imported
 from pipeline.stores.opening import open_versions
-from pipeline.untouched import stamp_of, with_log
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
 
@@ -176,6 +172,79 @@ def test_nothing_handed_back_is_said_so(first, tmp_path):
     assert "no finished tile has come back" in process.stdout and "Traceback" not in process.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_comes_late_is_read_by_the_same_command_and_outlasts_the_next_import(second, tmp_path):
+    copy = tmp_path / "village"
+    shutil.copytree(second[0], copy, copy_function=shutil.copy2)
+    first_round, second_round = (copy / "review" / f"round_{number:03d}" for number in (1, 2))
+    late = first_round / "returned" / "late.gpkg"
+    shutil.copy(first_round / "qgis" / "scene_007.gpkg", late)
+    edit(late)
+    with closing(sqlite3.connect(late)) as connection:
+        connection.execute("UPDATE tiles SET reviewer = 'baraka', finished_at = '2100-01-01T00:00:00Z'")
+        connection.execute("DELETE FROM buildings")
+        connection.commit()
+    out = (second_round / "round.json").read_bytes()
+    process = run_luigi(copy, "ReviewRound", "--round", "2")
+    assert process.returncode == 0 and tasks_run(process) == ["ReviewRound", "ImportReview", "ReviewRound"]
+    assert (second_round / "round.json").read_bytes() == out, "a round that is out is never written again"
+    numbers = json.loads((second_round / "report.json").read_bytes())["numbers"]
+    assert [one["people"] for one in numbers] == [["amina", "baraka"]]
+    assert not len(pyogrio.read_dataframe(first_round / "labels" / "scene_007.gpkg", layer="labels"))
+
+    shutil.copy(second_round / "qgis" / "scene_007.gpkg", second_round / "returned")
+    edit(second_round / "returned" / "scene_007.gpkg")
+    process = run_luigi(copy, "ImportReview", "--round", "2")
+    assert process.returncode == 0, process.stdout
+    labels = pyogrio.read_dataframe(second_round / "labels" / "scene_007.gpkg", layer="labels")
+    assert set(labels["round"]) <= {2}, "what baraka rejected has come back"
+
+
+@pytest.mark.timeout(600)
+def test_people_calibrate_given_weights(second):
+    workspace, _ = second
+    numbers = json.loads((workspace / "review/round_001/numbers.json").read_bytes())
+    (model,) = numbers["models"]
+    (weights,) = [
+        path
+        for path in (workspace / "work" / "networks").glob("*/weights.h5")
+        if weights_digest(path).startswith(model.rpartition("/")[2])
+    ]
+    given = ("AggregateImage", "--image-id", "scene_042", "--Inference-weights", str(weights))
+    before = tasks_run(run_luigi(workspace, *given))
+    assert "AggregateImage" in before and "CalibrateNetwork" not in before, "too few to say anything"
+    process = run_luigi(workspace, *given, "--Thresholds-min-detections", "1")
+    assert process.returncode == 0, process.stdout
+    assert tasks_run(process)[-2:] == ["CalibrateNetwork", "AggregateImage"]
+    made = [
+        json.loads(path.read_bytes()) for path in (workspace / "work").glob("calibrations/*/thresholds.json")
+    ]
+    (by_people,) = [one for one in made if one["tiles"] == 2]
+    assert by_people["weights"] == weights_digest(weights)
+
+
+@pytest.mark.timeout(600)
+def test_networks_together_propose_and_are_judged(second, tmp_path):
+    copy = tmp_path / "village"
+    shutil.copytree(second[0], copy, copy_function=shutil.copy2)
+    process = run_luigi(copy, "ExportReview", "--round", "3", "--Review-ensemble", '["maskrcnn_small"]')
+    assert process.returncode == 0, process.stdout
+    assert {"SelectTiles", "ExportReview"} <= set(tasks_run(process))
+    assert "TrainMaskRCNN" not in tasks_run(process), "importing the same again has taught something"
+    round_, store = round_of(copy, 3), open_versions("", copy / "review" / "versions")
+    # The networks of both rounds have looked at the review's image, and at the one they are compared on.
+    assert all(name.startswith("ensemble-") for name in round_.evaluated.values())
+    for image_id, name in [("scene_042", round_.evaluated["scene_042"]), ("scene_007", "")]:
+        kept = [version.name for version in store.versions(image_id) if version.kind == "ensemble"]
+        assert kept == [name or kept[0]]
+        tags = store.read(image_id, kept[0])["model"]
+        assert any(" + " in tag for tag in tags), "no building that both networks saw"
+    parents = store.read("scene_007", round_.proposals["scene_007"])["parent"].str
+    found = parents.startswith("ensemble-")
+    assert found.any() and (found | parents.startswith("round_001-")).all(), "labels, and what is new"
+
+
 # The guard ----------------------------------------------------------------------------------------------
 
 
@@ -233,38 +302,3 @@ def test_corrected_labels_are_a_label_file_with_marks(second):
     assert [name for name, kind in layers if kind is not None] == ["labels"]
     area = pyogrio.read_dataframe(workspace / "review" / "round_001" / "areas" / "scene_007.gpkg")
     assert area.area.sum() > 0
-
-
-def test_qgis_offers_what_a_reviewer_needs_and_its_edits_come_back(first, tmp_path):
-    qgis_or_skip()
-    package = tmp_path / "scene_007.gpkg"
-    shutil.copy(first / "review/round_001/qgis/scene_007.gpkg", package)
-    picture, image = tmp_path / "qgis.png", first / "input/review/images/scene_007.tif"
-    script = Path(__file__).with_name("qgis_review.py")
-    command = [DEBIANS_PYTHON, script, package, image, picture]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    building, tile = told["buildings"], told["tiles"]
-    assert building["class_name"]["choices"] == ["foundation", "unfinished", "completed", "unknown"]
-    assert building["status"]["choices"] == ["proposed", "accepted", "edited", "rejected", "added"]
-    assert building["fid"]["widget"] == "Hidden" and building["building_id"]["locked"]
-    assert tile["status"]["choices"] == ["todo", "done"] and tile["reviewer"]["on_update"]
-    assert not tile["minutes"]["locked"] and tile["turn"]["locked"]
-    assert told["new_status"] == "added"
-    assert all(person and when for person, when in told["finished"]), "QGIS says who and when"
-    with Image.open(picture) as shown:
-        assert shown.size[0] > 1000 and len(shown.getcolors(10**7) or ()) > 1000
-
-    # QGIS was ended without closing the file: the edits lie in the log beside it, and stay there.
-    round_, before = round_of(first, 1), stamp_of(package)
-    assert len(with_log(package)) == 2
-    reviews = read_qgis(package, round_)
-    assert stamp_of(package) == before
-    assert {review.tile_id for review in reviews} == {tile.tile_id for tile in round_.tiles}
-    found = [building for review in reviews for building in review.buildings]
-    proposals = {building.proposal for building in found}
-    edited = told["edited"]
-    assert edited["rejected"] not in proposals
-    assert {one.category for one in found if one.proposal == edited["reclassified"]} <= {"foundation"}
-    assert [one.category for one in found if one.proposal is None] == ["completed"]

@@ -18,9 +18,11 @@ import shapely
 
 from pipeline.errors import LabelError
 from pipeline.frames import px_to_crs, window_box
+from pipeline.matching import overlapping_pairs
 from pipeline.review.deciding import Verdict
+from pipeline.review.proposals import KNOWN_IOU
 from pipeline.schema import Grid, Window
-from pipeline.stores.versions import row_frame
+from pipeline.stores.versions import ROW_COLUMNS, row_frame
 
 LABELS, REVIEWED, HELD_OUT = "labels", "reviewed", "held_out"
 
@@ -67,6 +69,47 @@ def correct(
     columns["round"] = [row.get("round", number) for row in kept]
     columns["made_at"] = [row.get("made_at", made_at) for row in kept]
     return row_frame([row["geometry"] for row in kept], rows.crs, **columns)
+
+
+def with_late(
+    corrected: geopandas.GeoDataFrame,
+    base: geopandas.GeoDataFrame | None,
+    late: geopandas.GeoDataFrame,
+    looked_at: Sequence[Window],
+    grid: Grid,
+) -> geopandas.GeoDataFrame:
+    """The rows of a reviewed version, and what an earlier round brought after this one had gone out.
+
+    What was decided in this round stands: of what came late, a building on a tile that was looked at, or
+    over a building of this round, is left out.
+
+    Args:
+        corrected: rows of the version.
+        base: rows of the labels that the round went out with; None for none.
+        late: rows of the labels as the earlier rounds have left them since.
+        looked_at: tiles of this round, as windows.
+        grid: the image's frame.
+    """
+    before = set(_identities(base)) if base is not None else set()
+    stays, theirs = _identities(corrected), _identities(late)
+    boxes = px_to_crs(np.array([window_box(window) for window in looked_at], dtype=object), grid.transform)
+    here, there = (
+        shapely.intersects(shapely.union_all(boxes), shapely.centroid(rows.geometry.values))
+        for rows in (corrected, late)
+    )
+    kept = corrected[here | ~np.isin(stays, list(before - set(theirs)))]
+    news = late[~np.isin(theirs, [*before, *stays]) & ~there]
+    pairs = overlapping_pairs(news.geometry.values, kept.geometry.values, KNOWN_IOU)
+    news = news[~np.isin(np.arange(len(news)), pairs.proposals)]
+    joined = pd.concat([kept, news], ignore_index=True)
+    columns = {name: joined[name].tolist() for name in ROW_COLUMNS if name not in ("row_id", "geometry")}
+    return row_frame(joined.geometry.values, corrected.crs, **columns)
+
+
+def _identities(rows: geopandas.GeoDataFrame) -> list[str]:
+    """Of each row what it is and where: equal for a building that nobody has changed."""
+    outlines = shapely.to_wkb(rows.geometry.values, hex=True)
+    return [f"{name} {wkb}" for name, wkb in zip(rows["category"], outlines, strict=True)]
 
 
 def _decided(

@@ -52,7 +52,7 @@ class Round(Versioned):
     bases: dict[str, str]
     """By image, the version of the labels that there were; images without labels have none."""
     evaluated: dict[str, str]
-    """By image with labels, the version of the network's buildings at the time, for comparing rounds."""
+    """By image with labels, the version of the buildings that networks found, for comparing rounds."""
     held_out: dict[str, list[Window]]
     """By training image, the ground that no round ever learns from."""
 

@@ -16,16 +16,16 @@ from pipeline.seams import MergeRules
 from pipeline.settings import Training
 from pipeline.steps import Progress
 from pipeline.steps.detections import Detector
-from pipeline.steps.training import FoundPair, read_sides, read_tile_items
+from pipeline.steps.training import FoundPair, read_tile_items
 from pipeline.thresholds import ThresholdRules
 from pipeline.vectorize import masks_to_polygons
 
 
 def calibrate_network(
+    held_out: Sequence[FoundPair],
     min_areas_px2: dict[Path, float],
     detector: Detector,
     training: Training,
-    held_out_images: Sequence[str],
     merging: MergeRules,
     thresholds: ThresholdRules,
     rules: CalibrationRules,
@@ -34,16 +34,15 @@ def calibrate_network(
     """Temperature and thresholds, chosen on held-out tiles merged as an image's tiles are.
 
     Args:
+        held_out: tiles that the network has not learnt from, those of an image together.
         min_areas_px2: folder of CutTiles to the smallest area published of its image, square pixels.
         detector: the network, as it will be run.
-        training: the settings that say how much is held out and what nobody is asked to find.
-        held_out_images: images held out whole; none for a part of each.
+        training: the settings that say what nobody is asked to find.
         merging: how detections become buildings.
         thresholds: how to choose them.
         rules: how to calibrate.
         progress: told after every batch of tiles.
     """
-    _, held_out = read_sides(list(min_areas_px2), held_out_images, training.validation_share)
 
     def told() -> Iterator[tuple[Path, HeldOutTile]]:
         for done, found in enumerate(_look(detector, held_out), start=1):

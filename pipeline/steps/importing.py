@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline.atomic import atomic
 from pipeline.errors import ArtifactError, SourceError
 from pipeline.review.changes import Change, RoundNumbers, changes_of, number_round
-from pipeline.review.corrected import Marks, correct, corrected_ground, write_corrected
+from pipeline.review.corrected import Marks, correct, corrected_ground, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
 from pipeline.review.proposals import pixels_of, source_of
 from pipeline.review.records import Round, TileReview
@@ -53,6 +53,8 @@ class Earlier(NamedTuple):
 
     reviewed: list[Window]
     held_out: list[Window]
+    version: str | None = None
+    """Of its labels as the rounds before this one have left them; None where they have not touched them."""
 
 
 def read_round(path: Path) -> Round:
@@ -71,6 +73,32 @@ def read_imported(path: Path) -> Imported:
         ArtifactError: nothing did, or the file is damaged.
     """
     return _read(path, Imported, "Delete it; ImportReview reads what was returned anew.")
+
+
+def tiles_reviewed(rounds: Iterable[Path], weights: str, enough: int) -> dict[str, list[Window]]:
+    """By image, the tiles on which people corrected what a network had proposed.
+
+    Args:
+        rounds: folders of rounds that have come back.
+        weights: digest of the network.
+        enough: buildings decided in rounds with its proposals, below which nothing is told.
+    """
+    tiles: dict[str, set[Window]] = {}
+    buildings = 0
+    for folder in rounds:
+        numbers = _read(folder / "numbers.json", RoundNumbers, "Import the round again.")
+        if any(weights.startswith(_weights_of(tag)) for name in numbers.models for tag in name.split(" + ")):
+            buildings += numbers.everything.proposals + numbers.added
+            for tile in read_imported(folder / "imported.json").tiles:
+                tiles.setdefault(tile.image_id, set()).add(tile.window)
+    if buildings < enough:
+        return {}
+    return {image_id: sorted(windows) for image_id, windows in sorted(tiles.items())}
+
+
+def _weights_of(tag: str) -> str:
+    """Beginning of a network's digest, of `<name>/<beginning>`."""
+    return tag.rpartition("/")[2]
 
 
 def _read(path: Path, kind: Any, remedy: str) -> Any:
@@ -127,8 +155,10 @@ def import_round(
     for number, image_id in enumerate(images):
         progress(number / len(images), f"importing {image_id}, {number + 1}/{len(images)}")
         mine = [review for review in deciding if review.image_id == image_id]
-        changes += _import_image(image_id, mine, round_, store, labels, earlier, folder, name, imported_at)
-        versions[image_id] = name
+        versions[image_id], brought = _import_image(
+            image_id, mine, round_, store, labels, earlier, folder, name, imported_at
+        )
+        changes += brought
     windows = {(tile.image_id, tile.tile_id): tile.window for tile in round_.tiles}
     imported = Imported(
         round=round_.round,
@@ -168,8 +198,11 @@ def _import_image(
     folder: Path,
     name: str,
     imported_at: str,
-) -> list[Change]:
-    """Keeps the corrected labels of one image; returns what was changed."""
+) -> tuple[str, list[Change]]:
+    """Keeps the corrected labels of one image; returns their version and what was changed.
+
+    Files of a version that is there already stay as they are: what was learnt from them is not learnt again.
+    """
     grid, proposals, base = round_.grids[image_id], round_.proposals[image_id], round_.bases.get(image_id)
     rows = store.read(image_id, proposals)
     polygons = pixels_of(rows, grid)
@@ -177,23 +210,31 @@ def _import_image(
     verdicts = decide(rows, polygons, reviews, windows)
     corrected = correct(rows, base, verdicts, grid, (proposals, round_.round, imported_at))
     before = earlier.get(image_id, Earlier([], round_.held_out.get(image_id, [])))
+    if before.version and before.version != base:
+        # Somebody answered an earlier round after this one had gone out.
+        name = f"{name}-{before.version.rpartition('-')[2]}"
+        told = store.read(image_id, base) if base else None
+        looked_at = [windows[review.tile_id] for review in reviews]
+        corrected = with_late(corrected, told, store.read(image_id, before.version), looked_at, grid)
     marks = Marks([*before.reviewed, *(windows[review.tile_id] for review in reviews)], before.held_out)
     known = {version.name: version for version in store.versions(image_id)}
     base_ground = known[base].ground if base else None
     ground = corrected_ground(base_ground, base is not None, marks.reviewed, grid)
     version = Version(name, "reviewed", name, round_.round, imported_at, ground)
-    store.add(image_id, version, corrected)
+    new = store.add(image_id, version, corrected)
+    files = {kind: folder / kind / f"{image_id}.gpkg" for kind in ("labels", "areas")}
     spellings = {category: texts[0] if texts else category for category, texts in labels.categories.items()}
-    for kind in ("labels", "areas"):
-        (folder / kind).mkdir(exist_ok=True)
-    with atomic(folder / "labels" / f"{image_id}.gpkg") as scratch:
-        write_corrected(scratch, corrected, marks, labels.condition_attribute, spellings)
-    if ground is not None:
+    for path in files.values():
+        path.parent.mkdir(exist_ok=True)
+    if new or not files["labels"].is_file():
+        with atomic(files["labels"]) as scratch:
+            write_corrected(scratch, corrected, marks, labels.condition_attribute, spellings)
+    if ground is not None and (new or not files["areas"].is_file()):
         frame = geopandas.GeoDataFrame(geometry=[ground], crs=grid.crs)
-        with atomic(folder / "areas" / f"{image_id}.gpkg") as scratch:
+        with atomic(files["areas"]) as scratch:
             pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG")
     known_rows = {
         int(row["row_id"]): row | {"source": source_of(row), "polygon_px": polygon}
         for row, polygon in zip(rows.to_dict("records"), polygons, strict=True)
     }
-    return changes_of(verdicts, known_rows, float(np.mean(grid.ground_m_per_px)))
+    return name, changes_of(verdicts, known_rows, float(np.mean(grid.ground_m_per_px)))

@@ -40,6 +40,21 @@ def upload_round(folder: Path, url: str, title: str) -> int:
     return int(project.id)
 
 
+def annotated(url: str, project: int) -> str:
+    """Which tasks of a project are annotated, how often, and when last: changes with every annotation.
+
+    Raises:
+        SettingsError, SourceError: as `upload_round`.
+    """
+    client = _client(url)
+    try:
+        asked = client.tasks.list(project=project, include="id,total_annotations,updated_at")
+        told = {task.id: (task.total_annotations, str(task.updated_at)) for task in asked}
+    except _failures() as error:
+        raise _refused(url, error) from error
+    return orjson.dumps(sorted((number, *rest) for number, rest in told.items() if rest[0])).decode()
+
+
 def download_reviews(url: str, project: int) -> list[dict[str, Any]]:
     """The annotated tasks of a project, as its JSON export holds them.
 

@@ -62,7 +62,8 @@ def cut_tiles(
     area_px = None if area is None else crs_to_px([area], index.grid.transform)[0]
     rows_of = items.groupby("tile_id").indices
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
-    chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules)
+    reviewed = _window_shares(index.tiles, marks.reviewed if marks else [])
+    chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules, reviewed)
     shares = _window_shares(chosen, marks.reviewed if marks else [])
     pairs, started = list[Pair](), time.monotonic()
     with Raster(source, index.grid, imagery) as raster:

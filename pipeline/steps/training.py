@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -88,6 +88,16 @@ def read_sides(
         learnt += [(folder, image.pairs[index].tile_id) for index in sides.learnt]
         held_out += [(folder, image.pairs[index].tile_id) for index in sides.held_out]
     return learnt, held_out
+
+
+def pairs_on(folders: Sequence[Path], ground: Mapping[str, Collection[Window]]) -> list[FoundPair]:
+    """Pairs whose tile is one of these windows, given by image; of folders of CutTiles."""
+    found = list[FoundPair]()
+    for folder in folders:
+        image = _read(PairIndex, folder / "pairs.json")
+        windows = set(ground.get(image.image_id, ()))
+        found += [(folder, pair.tile_id) for pair in image.pairs if pair.window in windows]
+    return found
 
 
 def held_out_ground(

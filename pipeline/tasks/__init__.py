@@ -13,12 +13,13 @@ Parameters are identity (`image_id`, `shard`); everything else is a setting. Eve
 settings and the inputs' `os.stat`, nothing else.
 """
 
+from pipeline.tasks.calibrating import CalibrateNetwork
 from pipeline.tasks.checking import CheckLabels
-from pipeline.tasks.detecting import CalibrateNetwork, InferLarge, InferShard
+from pipeline.tasks.detecting import InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage, Submission
 from pipeline.tasks.publishing import ExportImage, ExportTraining, ReportImage, ReportImages
-from pipeline.tasks.reviewing import ExportReview, ImportReview, ReviewRound
+from pipeline.tasks.reviewing import ExportReview, FetchReview, ImportReview, ReviewRound
 from pipeline.tasks.selecting import SelectTiles
 from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
@@ -44,6 +45,7 @@ __all__ = [  # noqa: RUF022 (run order)
     "CheckLabels",
     "SelectTiles",
     "ExportReview",
+    "FetchReview",
     "ImportReview",
     "ReviewRound",
 ]

@@ -1,9 +1,8 @@
-"""From a network to what it finds: how sure it is, what an image's tiles show, what coarser windows add."""
+"""From a network to what it finds: what an image's tiles show, and what coarser windows add."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,21 +11,18 @@ from typing import Any
 import luigi
 
 from pipeline import settings
-from pipeline.calibration import CalibrationRules
 from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.large import LargeRules
 from pipeline.raster import Imagery
 from pipeline.schema import DETECTIONS_VERSION
 from pipeline.seams import MergeRules
-from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.detections import Detector, infer_tiles
 from pipeline.steps.drawing import tile_path
 from pipeline.steps.large import infer_large
-from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
+from pipeline.tasks.learning import TileImage, TrainMaskRCNN
 from pipeline.tasks.sources import SourceWeights
 from pipeline.tasks.step import ImageStep, Step, digests
-from pipeline.thresholds import ThresholdRules
 from pipeline.tiling import shard_slices
 from pipeline.vectorize import VectorizeRules
 
@@ -55,73 +51,6 @@ def detector() -> Detector:
         settings.Inference().rules(InferenceRules),
         settings.Outlines().rules(VectorizeRules),
     )
-
-
-class CalibrateNetwork(Step):
-    """`thresholds.json`: what the network's confidences mean on held-out ground, and which to publish."""
-
-    sections = (settings.Thresholds, settings.Inference, settings.Outlines, settings.Labels)
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One GPU where one may be used."""
-        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
-
-    @property
-    def pairs(self) -> list[CutTiles]:
-        """The training pairs, of which some are held out."""
-        return TrainMaskRCNN().pairs
-
-    def requires(self) -> list[Step]:
-        """The network and the pairs."""
-        return [network(), *self.pairs]
-
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """Network and pairs, what is held out of them, and how detections become published buildings."""
-        training, aggregation = settings.Training(), settings.Aggregation()
-        held_out = [TrainMaskRCNN().held_out, training.validation_share, training.min_visible_share]
-        merging = [asdict(aggregation.rules(MergeRules)), aggregation.min_area_m2]
-        return (
-            digests(network())
-            | {pairs.image_id: pairs.digest for pairs in self.pairs}
-            | {"held_out": settings.digest(held_out), "merging": settings.digest(merging)}
-        )
-
-    @property
-    def calibration(self) -> Path:
-        """Temperature and thresholds."""
-        return self.workspace.calibration(self.digest) / "thresholds.json"
-
-    def output(self) -> luigi.LocalTarget:
-        """Temperature and thresholds."""
-        return luigi.LocalTarget(str(self.calibration))
-
-    def run(self) -> None:
-        """Looks at the held-out tiles, merges what is found there, and chooses."""
-        aggregation = settings.Aggregation()
-        with self.making(self.calibration.parent) as folder:
-            calibration = calibrate_network(
-                {
-                    Path(pairs.output().path).parent: aggregation.min_area_m2
-                    / math.prod(pairs.tiles.read().grid.ground_m_per_px)
-                    for pairs in self.pairs
-                },
-                detector(),
-                settings.Training(),
-                TrainMaskRCNN().held_out,
-                aggregation.rules(MergeRules),
-                settings.Thresholds().rules(ThresholdRules),
-                settings.Thresholds().rules(CalibrationRules),
-                self.progress,
-            )
-            (folder / self.calibration.name).write_text(calibration.model_dump_json(indent=1))
-        logger.info("%s: %s", self, calibration.sentence)
-
-
-def calibrated() -> CalibrateNetwork | SourceWeights:
-    """The task whose thresholds are used: those given with the weights, else those chosen here."""
-    return SourceWeights() if settings.Inference().weights else CalibrateNetwork()
 
 
 class InferShard(ImageStep):

@@ -19,7 +19,8 @@ from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.submission import submit
 from pipeline.targets import PublishedTarget
-from pipeline.tasks.detecting import InferLarge, InferShard, calibrated, shards_of, told
+from pipeline.tasks.calibrating import calibrated
+from pipeline.tasks.detecting import InferLarge, InferShard, shards_of, told
 from pipeline.tasks.learning import TileImage
 from pipeline.tasks.sources import SourceLabels
 from pipeline.tasks.step import ImageId, ImageStep, Step, digests

@@ -12,6 +12,7 @@ import luigi
 
 from pipeline import settings
 from pipeline.atomic import write_atomic
+from pipeline.errors import SettingsError
 from pipeline.labels import read_area
 from pipeline.raster import Imagery
 from pipeline.review.changes import RoundNumbers, RoundsReport
@@ -24,10 +25,10 @@ from pipeline.seams import MergeRules
 from pipeline.steps.checking import now
 from pipeline.steps.importing import Earlier, import_round, read_imported, read_round
 from pipeline.steps.judging import Truth, fuse_versions, score_versions
-from pipeline.steps.labeling_server import download_reviews, upload_round
+from pipeline.steps.labeling_server import annotated, download_reviews, upload_round
 from pipeline.steps.outgoing import Proposed, export_round
 from pipeline.stores.versions import Version, row_frame
-from pipeline.targets import ReturnedTarget, fingerprint
+from pipeline.targets import FetchedTarget, ReturnedTarget, fingerprint
 from pipeline.tasks.checking import keep_buildings, open_workspace_versions
 from pipeline.tasks.learning import LoadLabels
 from pipeline.tasks.mapping import AggregateImage
@@ -86,14 +87,7 @@ class ExportReview(RoundStep):
     def _propose(self, buildings: AggregateImage) -> tuple[Proposed, Names]:
         """What people are shown of an image, and the versions that it is made from."""
         image_id, made_at, store = buildings.image_id, now(), open_workspace_versions(self.workspace)
-        mine = found = keep_buildings(buildings, self.round)
-        if others := versions_to_fuse(store, image_id, mine):
-            names = [mine, *others]
-            found = f"ensemble-{settings.digest(names)}"
-            version = Version(found, "ensemble", settings.digest(names), self.round, made_at)
-            rules = settings.Aggregation().rules(MergeRules)
-            grid = buildings.shards[0].tiles.read().grid
-            fuse_versions(image_id, names, version, store, grid, settings.Labels().names, rules)
+        found = self._found(buildings)
         base = self._base(image_id, made_at)
         rows = propose(
             store.read(image_id, base) if base else None,
@@ -106,7 +100,21 @@ class ExportReview(RoundStep):
         proposals = f"proposals_{self.round:03d}-{settings.digest(base, found, made_at)}"
         store.add(image_id, Version(proposals, "proposed", proposals, self.round, made_at), rows)
         source = buildings.shards[0].tiles.image.source
-        return Proposed(source, store.read(image_id, proposals)), Names(proposals, base, mine)
+        return Proposed(source, store.read(image_id, proposals)), Names(proposals, base, found)
+
+    def _found(self, buildings: AggregateImage) -> str:
+        """Name of the version that holds what the network finds in an image, or an ensemble with it."""
+        image_id, store = buildings.image_id, open_workspace_versions(self.workspace)
+        mine = keep_buildings(buildings, self.round)
+        others = versions_to_fuse(store, image_id, mine)
+        if not others:
+            return mine
+        names = [mine, *others]
+        found = f"ensemble-{settings.digest(names)}"
+        version = Version(found, "ensemble", settings.digest(names), self.round, now())
+        rules, grid = settings.Aggregation().rules(MergeRules), buildings.shards[0].tiles.read().grid
+        fuse_versions(image_id, names, version, store, grid, settings.Labels().names, rules)
+        return found
 
     def _base(self, image_id: str, made_at: str) -> str | None:
         """Name of the version that holds the image's labels; None where there are none."""
@@ -131,7 +139,7 @@ class ExportReview(RoundStep):
     def _round(self, names: Mapping[str, Names]) -> Round:
         queue = Queue.model_validate_json(self.tiles.queue.read_bytes())
         held_out = held_out_of(self.images)
-        evaluated = {task.image_id: keep_buildings(task, self.round) for task in self.evaluation}
+        evaluated = {task.image_id: self._found(task) for task in self.evaluation}
         evaluated |= {image_id: names[image_id].found for image_id, ground in held_out.items() if ground}
         grids = {task.image_id: task.shards[0].tiles.read().grid for task in self.tiles.buildings}
         return Round(
@@ -154,15 +162,72 @@ class Names(NamedTuple):
     base: str | None
     """Of its labels; None where there are none."""
     found: str
-    """Of the network's buildings."""
+    """Of the buildings that networks find."""
+
+
+class FetchReview(RoundStep):
+    """`returned/label_studio.json`: what people submitted to the server; fetched again when that changes."""
+
+    def requires(self) -> ExportReview:
+        """What went out."""
+        return ExportReview(round=self.round)
+
+    @property
+    def project(self) -> int | None:
+        """The project on the server; None where there is none, or no server is given."""
+        found = self.place / "label_studio" / "project.json"
+        if not settings.Review().label_studio_url or not found.is_file():
+            return None
+        return int(json.loads(found.read_bytes())["project"])
+
+    @property
+    def weights(self) -> None:
+        """People made it."""
+        return None
+
+    def output(self) -> FetchedTarget:
+        """The export."""
+        return FetchedTarget(self.place / "returned" / "label_studio.json", self._ask)
+
+    def _ask(self) -> str:
+        return annotated(*self._server)
+
+    @property
+    def _server(self) -> tuple[str, int]:
+        """Address and project."""
+        if self.project is None:
+            raise SettingsError(
+                "the round is on no Label Studio server",
+                where="[Review] label_studio_url",
+                found=settings.Review().label_studio_url or "nothing",
+                remedy="Give the address that the round went out with, or put the export into returned.",
+            )
+        return settings.Review().label_studio_url, self.project
+
+    def run(self) -> None:
+        """Fetches the annotated tasks."""
+        told = self._ask()
+        self.progress(0.5, "fetching what was submitted")
+        tasks = download_reviews(*self._server)
+        self.output().write(json.dumps(tasks), told)
+        logger.info("%s: %d tasks", self, sum(bool(task["annotations"]) for task in tasks))
 
 
 class ImportReview(RoundStep):
     """Corrected labels beside the old ones, from what lies in `review/round_<n>/returned/`, and numbers."""
 
-    def requires(self) -> ExportReview:
-        """What went out."""
-        return ExportReview(round=self.round)
+    def requires(self) -> list[RoundStep]:
+        """What went out, and what is on a Label Studio server."""
+        return [ExportReview(round=self.round), *self._fetched]
+
+    @property
+    def _fetched(self) -> list[FetchReview]:
+        fetched = FetchReview(round=self.round)
+        return [fetched] if fetched.project is not None else []
+
+    def complete(self) -> bool:
+        """Whether all that came back has been read, and nothing new is on the server."""
+        return all(task.complete() for task in self._fetched) and super().complete()
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -185,12 +250,7 @@ class ImportReview(RoundStep):
         return ReturnedTarget(self.place / "imported.json", self.returned, SUFFIXES)
 
     def run(self) -> None:
-        """Reads what was returned, after fetching it where it is on a Label Studio server."""
-        project, fetched = self.place / "label_studio" / "project.json", self.returned / "label_studio.json"
-        if settings.Review().label_studio_url and project.is_file() and not fetched.exists():
-            number = json.loads(project.read_bytes())["project"]
-            tasks = download_reviews(settings.Review().label_studio_url, number)
-            write_atomic(fetched, json.dumps(tasks))
+        """Reads what was returned."""
         round_ = read_round(self.place / "round.json")
         with self.finishing(self.place / "import.run.json") as counts:
             imported, numbers = import_round(
@@ -213,7 +273,7 @@ class ImportReview(RoundStep):
         for path in reversed(self.earlier):
             labels = path.with_name("labels") / f"{image_id}.gpkg"
             if labels.is_file():
-                return Earlier(*read_marks(labels))
+                return Earlier(*read_marks(labels), read_imported(path).versions[image_id])
         return None
 
 
@@ -223,6 +283,10 @@ class ReviewRound(RoundStep):
     def output(self) -> luigi.LocalTarget:
         """The numbers of all rounds so far."""
         return luigi.LocalTarget(str(self.place / "report.json"))
+
+    def complete(self) -> bool:
+        """Whether the round is out, and nothing came back of the one before since."""
+        return super().complete() and (self.round == 1 or ImportReview(round=self.round - 1).complete())
 
     def run(self) -> Iterator[RoundStep]:
         """Imports the round before, exports this one, and compares the networks of all."""

@@ -107,7 +107,9 @@ class SelectTiles(RoundStep):
                 self.progress,
             )
             (folder / self.queue.name).write_text(queue.model_dump_json(indent=1))
-        logger.info("%s: %d of %d tiles", self, len(queue.tiles), queue.candidates)
+        few = len(queue.tiles) < settings.Review().budget
+        told = "; no other shares no pixel with these" if few else ""
+        logger.info("%s: %d of %d tiles%s", self, len(queue.tiles), queue.candidates, told)
 
     def _image(self, buildings: AggregateImage) -> Reviewable:
         shards, image_id = buildings.shards[0], buildings.image_id

@@ -1,0 +1,58 @@
+"""A round in the real QGIS: forms, styles, a person's edits, a picture; the edits through ImportReview."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
+from PIL import Image
+from review_village import village_under_review
+from test_graph import run_luigi, tasks_run
+
+from pipeline.untouched import stamp_of, with_log
+
+
+@pytest.mark.timeout(600)
+def test_qgis_offers_what_a_reviewer_needs_and_its_edits_come_back(tmp_path, pictures):
+    qgis_or_skip()
+    workspace = village_under_review(tmp_path)
+    process = run_luigi(workspace, "ExportReview", "--round", "1")
+    assert process.returncode == 0, process.stdout
+    folder = workspace / "review" / "round_001"
+    package = folder / "returned" / "scene_007.gpkg"
+    shutil.copy(folder / "qgis" / package.name, package)
+    picture, image = tmp_path / "qgis.png", workspace / "input/review/images/scene_007.tif"
+    script = Path(__file__).with_name("qgis_review.py")
+    command = [DEBIANS_PYTHON, script, package, image, picture]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    building, tile = told["buildings"], told["tiles"]
+    assert building["class_name"]["choices"] == ["foundation", "unfinished", "completed", "unknown"]
+    assert building["status"]["choices"] == ["proposed", "accepted", "edited", "rejected", "added"]
+    assert building["fid"]["widget"] == "Hidden" and building["building_id"]["locked"]
+    assert tile["status"]["choices"] == ["todo", "done"] and tile["reviewer"]["on_update"]
+    assert not tile["minutes"]["locked"] and tile["turn"]["locked"]
+    assert told["new_status"] == "added"
+    assert all(person and when for person, when in told["finished"]), "QGIS says who and when"
+    with Image.open(picture) as shown:
+        assert shown.size[0] > 1000 and len(shown.getcolors(10**7) or ()) > 1000
+        shown.convert("RGB").save(pictures / "review_qgis.jpg", quality=80, optimize=True)
+
+    # QGIS was ended without closing the file: the edits lie in the log beside it, and stay there.
+    before = stamp_of(package)
+    assert len(with_log(package)) == 2
+    process = run_luigi(workspace, "ImportReview", "--round", "1")
+    assert process.returncode == 0 and tasks_run(process) == ["ImportReview"], process.stdout
+    assert stamp_of(package) == before
+    numbers = json.loads((folder / "numbers.json").read_bytes())
+    assert numbers["people"] == sorted({person for person, _ in told["finished"]})
+    everything = numbers["everything"]
+    done = {name: everything[name] for name in ("rejected", "reclassified", "edited")}
+    assert done == {"rejected": 1, "reclassified": 1, "edited": 1} and numbers["added"] == 1
+    assert everything["accepted"] == everything["proposals"] - 3
+    assert everything["mean_hausdorff_m"] == pytest.approx(1.0, abs=0.1), "moved by a metre"
