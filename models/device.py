@@ -27,18 +27,17 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_dtype(precision: Precision, device: torch.device, learns: bool = False) -> torch.dtype:
-    """Return what the convolutions compute with; `auto` is half precision on a GPU, float32 on a CPU.
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return what the convolutions compute with; `auto` is what the device multiplies fastest.
 
-    A network that learns does so in bfloat16 on a CPU too, where that has instructions for it: what is
-    learnt differs from processor to processor anyway, what a learnt network finds should not.
+    That is half precision on a GPU, and bfloat16 on a CPU that has instructions for it.
 
     Raises:
         DeviceError: the precision has no such name.
     """
     if precision == "auto":
         if device.type != "cuda":
-            return torch.bfloat16 if learns and _has_bfloat16() else torch.float32
+            return torch.bfloat16 if _has_bfloat16() else torch.float32
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if precision not in _DTYPES:
         raise DeviceError("unknown precision", found=precision, remedy=f"Use auto, {', '.join(_DTYPES)}")

@@ -50,7 +50,7 @@ class Learner:
     @property
     def dtype(self) -> torch.dtype:
         """What its convolutions compute with."""
-        return choose_dtype(self.recipe.precision, self.device, learns=True)
+        return choose_dtype(self.recipe.precision, self.device)
 
     @property
     def kept(self) -> MaskRCNN:

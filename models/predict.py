@@ -39,7 +39,7 @@ class Predictor:
     Args:
         weights: a weights file, or a network in memory (whose `digest` is then empty).
         device: `cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one.
-        precision: `float32`, `bfloat16`, `float16`, or `auto`: half precision on a GPU.
+        precision: `float32`, `bfloat16`, `float16`, or `auto`, see `models.device.choose_dtype`.
         score_threshold: score up to which a detection is dropped, 0 to 1.
         nms_iou: IoU of two boxes above which the less probable one is dropped, whatever their
             categories, 0 to 1.

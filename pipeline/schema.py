@@ -86,7 +86,12 @@ class Grid(Artifact):
 
 
 class Tile(Artifact):
-    """A window of an image that holds valid pixels."""
+    """A window of an image that holds valid pixels.
+
+    As a feature of `tiles.geojson` it has other properties besides, which follow from these.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     tile_id: str = Field(pattern=r"^r\d{4,}_c\d{4,}$")
     window: Window

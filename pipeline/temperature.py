@@ -11,7 +11,6 @@ Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neura
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from pipeline.schema import Artifact
@@ -72,6 +71,8 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         probabilities: float[n, k] by category, n at least 1.
         labels: int64[n], what each row was: index of a category, or `BACKGROUND`.
     """
+    from scipy.optimize import minimize_scalar  # 23 MiB that no other task needs
+
     logarithms = _logarithms(probabilities)
     bounds = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
     found = minimize_scalar(

@@ -8,6 +8,7 @@ lies in one. An image smaller than a tile is one tile of the image's size.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import orjson
 import shapely
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
-from pipeline.schema import SCHEMA_VERSION, Grid, Tile, TileIndex, Window
+from pipeline.schema import Artifact, Grid, Tile, TileIndex, Versioned, Window
 
+PANEL_COLUMNS = 24
+"""Columns of tiles that are read together: with the default tiles, three rows of 512 px blocks across them
+take 86 MiB, which `[Imagery] cache_mb` holds, so that each block is decoded once."""
 _MAX_TILES = 1_000_000
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(px|m)?\s*")
 
@@ -174,6 +178,18 @@ def build_tile_index(image_id: str, grid: Grid, rules: TilingRules, valid_shares
     )
 
 
+def in_panels(tiles: Sequence[Tile]) -> list[Tile]:
+    """Tiles of one image in the order to read them: panels of `PANEL_COLUMNS` columns, row by row in each.
+
+    Row by row across a wide image, a block is let go before the next row of tiles needs it: at 75,000 px and
+    128 MiB of decoded blocks, 1.37 times as many are decoded as there are; in panels 1.03 times.
+
+    Args:
+        tiles: row by row.
+    """
+    return sorted(tiles, key=lambda tile: tile_row_col(tile.tile_id)[1] // PANEL_COLUMNS)
+
+
 def write_tile_index(path: str | Path, index: TileIndex) -> None:
     """Writes the tiles as GeoJSON in lon/lat, with everything else as foreign members.
 
@@ -222,21 +238,33 @@ def read_tile_index(path: str | Path) -> TileIndex:
     Raises:
         ArtifactError: the file is damaged, or of another version.
     """
-    remedy = "Remove the file: it will be made again."
     try:
-        document = orjson.loads(Path(path).read_bytes())
-        if document["schema_version"] != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"written in schema version {document['schema_version']}, not {SCHEMA_VERSION}",
-                where=path,
-                remedy=remedy,
-            )
-        tiles = [
-            {key: feature["properties"][key] for key in Tile.model_fields} for feature in document["features"]
-        ]
-        members = {key: document[key] for key in TileIndex.model_fields if key != "tiles"}
-        return TileIndex.model_validate({**members, "tiles": tiles})
-    except (OSError, orjson.JSONDecodeError, ValidationError, LookupError, TypeError) as error:
+        document = _TileCollection.model_validate_json(Path(path).read_bytes())
+    except (OSError, ValidationError) as error:
+        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ArtifactError(
-            "not a tile index", where=path, found=str(error).splitlines()[0], remedy=remedy
+            "not a tile index", where=path, found=told, remedy="Remove the file: it will be made again."
         ) from error
+    members = {name: getattr(document, name) for name in TileIndex.model_fields if name != "tiles"}
+    return TileIndex(**members, tiles=[feature.properties for feature in document.features])
+
+
+class _TileFeature(Artifact):
+    """A tile as a feature; of its geometry, which follows from its window, no object is made."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    properties: Tile
+
+
+class _TileCollection(Versioned):
+    """`tiles.geojson` as it is read: straight from its bytes into tiles, without a tree of dictionaries."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    image_id: str
+    grid: Grid
+    tile_size: int
+    overlap: int
+    empty_tiles: int
+    features: list[_TileFeature]

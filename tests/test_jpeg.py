@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from pipeline.errors import RasterError
 from pipeline.raster import Imagery, Raster, read_grid
-from pipeline.tiling import TilingRules, tile_windows
+from pipeline.schema import Tile
+from pipeline.tiling import TilingRules, in_panels, tile_id, tile_windows
 
 WIDTH, HEIGHT, SIDE = 500, 400, 64
 
@@ -72,6 +73,26 @@ def test_short_memory_costs_time_and_no_pixel(tmp_path, monkeypatch):
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
     rows_of_windows = len({window.row_off for window in windows()})
     assert once < decoded < rows_of_windows * 2 * -(-WIDTH // SIDE), "some of a row is still kept"
+
+
+def test_panels_spare_what_a_wide_image_would_cost(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tif")
+    _, once = read(path)
+    monkeypatch.setattr("pipeline.tiling.PANEL_COLUMNS", 3)
+    monkeypatch.setattr("pipeline.raster.reader.JpegBlocks", _short_of_memory(8))
+    _, in_rows = read(path)
+    tiles = [
+        Tile(tile_id=tile_id(row, column), window=window, valid_share=1)
+        for row, column, window in tile_windows(WIDTH, HEIGHT, TilingRules(96, 32))
+    ]
+    with Raster(path, read_grid(path)) as raster:
+        for tile in in_panels(tiles):
+            raster.read(tile.window)
+        in_order = raster.blocks_decoded
+    seams = 2 * -(-HEIGHT // SIDE)
+    assert once + seams <= in_order < once + 1.5 * seams < in_rows, (
+        "a column of blocks at each seam of panels"
+    )
 
 
 def _short_of_memory(blocks):

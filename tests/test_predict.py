@@ -166,9 +166,10 @@ def test_a_container_s_limit_counts(tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler, which torch.compile needs on a CPU")
 def test_a_compiled_backbone_finds_the_same(model):
     images = _images(2, 128, 128)
-    plain = Predictor(model, "cpu", score_threshold=0.0).predict(images)
+    plain = Predictor(model, "cpu", "float32", score_threshold=0.0).predict(images)
     torch.manual_seed(0)
-    compiled = Predictor(build("maskrcnn_small", CATEGORIES), "cpu", score_threshold=0.0, compile=True)
+    again = build("maskrcnn_small", CATEGORIES)
+    compiled = Predictor(again, "cpu", "float32", score_threshold=0.0, compile=True)
     for one, other in zip(plain, compiled.predict(images), strict=True):
         assert one.scores[:5] == pytest.approx(other.scores[:5], abs=1e-4)
         assert one.boxes[:5] == pytest.approx(other.boxes[:5], abs=0.1)

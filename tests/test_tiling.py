@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline import tiling
 from pipeline.errors import ArtifactError, SettingsError
-from pipeline.schema import Grid, Window
+from pipeline.schema import Grid, Tile, Window
 from pipeline.tiling import (
+    PANEL_COLUMNS,
     TilingRules,
     build_tile_index,
+    in_panels,
     parse_size,
     read_tile_index,
     shard_slices,
@@ -222,5 +224,19 @@ def test_another_version_is_named(tmp_path):
     path = tmp_path / "tiles.geojson"
     write_tile_index(path, index())
     path.write_text(path.read_text().replace('"schema_version":1', '"schema_version":99'))
-    with pytest.raises(ArtifactError, match="written in schema version 99, not 1"):
+    with pytest.raises(ArtifactError, match="schema version 99 instead of 1"):
         read_tile_index(path)
+
+
+def test_wide_images_are_read_in_panels():
+    tiles = [
+        Tile(tile_id=tile_id(row, column), window=Window(768 * column, 768 * row, 1024, 1024), valid_share=1)
+        for row in range(3)
+        for column in range(2 * PANEL_COLUMNS + 1)
+    ]
+    ordered = in_panels(tiles)
+    assert sorted(ordered, key=lambda tile: tile.tile_id) == tiles
+    panels = [tile_row_col(tile.tile_id)[1] // PANEL_COLUMNS for tile in ordered]
+    assert panels == sorted(panels) and set(panels) == {0, 1, 2}
+    assert [tile.tile_id for tile in ordered[-3:]] == ["r0000_c0048", "r0001_c0048", "r0002_c0048"]
+    assert in_panels(tiles[:PANEL_COLUMNS]) == tiles[:PANEL_COLUMNS]

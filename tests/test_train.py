@@ -317,14 +317,14 @@ def test_other_ways_to_train(tmp_path, knobs):
 
 
 @pytest.mark.parametrize("able", [True, False])
-def test_bfloat16_is_learnt_in_where_the_processor_has_it(monkeypatch, able):
-    """And nothing else: what a learnt network finds does not depend on the processor."""
+def test_bfloat16_is_taken_where_the_processor_has_it(monkeypatch, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able}, raising=False)
     cpu, dtype = torch.device("cpu"), torch.bfloat16 if able else torch.float32
     model = build("maskrcnn_small", CATEGORIES)
     assert Learner(model, Recipe(), cpu).dtype == dtype
     assert Learner(model, Recipe(precision="float32"), cpu).dtype == torch.float32
-    assert Predictor(model, "cpu").dtype == torch.float32
+    assert Predictor(model, "cpu").dtype == dtype
+    assert Predictor(model, "cpu", "float32").dtype == torch.float32
 
 
 def test_learning_rate_rises_and_falls():

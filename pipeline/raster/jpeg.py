@@ -30,8 +30,9 @@ _SAME = 4.0
 class JpegBlocks:
     """The pixels of an open file by its blocks, the last ones kept decoded.
 
-    Made for windows that come row by row. When memory is short, a block above the present window goes
-    first, then the one just left behind: of all, it is needed last, in the next row of windows.
+    Made for windows that come row by row, in panels (`pipeline.tiling.in_panels`). When memory is short, a
+    block above the present window goes first, or below it, which is one of the panel before; then the one
+    just left behind: of all, it is needed last, in the next row of windows.
 
     Args:
         src: the open file; `readable` holds of it.
@@ -84,18 +85,18 @@ class JpegBlocks:
             # To the end: what was used last stands last.
             self._kept[place] = block = self._kept.pop(place)
             blocks.append((place, block))
-        self._forget(set(wanted), wanted[0][0])
+        self._forget(set(wanted), range(wanted[0][0], wanted[-1][0] + 1))
         return blocks
 
-    def _forget(self, wanted: set[Block], first_row: int) -> None:
+    def _forget(self, wanted: set[Block], rows: range) -> None:
         """Lets blocks go until the rest has room."""
         excess = len(self._kept) - self._room
         if excess <= 0:
             return
         others = [place for place in self._kept if place not in wanted]
-        above = [place for place in others if place[0] < first_row]
-        behind = [place for place in reversed(others) if place[0] >= first_row]
-        for place in [*above, *behind][:excess]:
+        beyond = [place for place in others if place[0] not in rows]
+        behind = [place for place in reversed(others) if place[0] in rows]
+        for place in [*beyond, *behind][:excess]:
             del self._kept[place]
 
     def _compressed(self, place: Block) -> bytes:

@@ -36,7 +36,7 @@ class Imagery:
     """How far from black or white a collar's pixel may be, in 8-bit levels; deeper files must match."""
     collar_size: float = 30.0
     """Side of the smallest solid square taken for a collar, in metres on the ground."""
-    cache_mb: int = 128
+    cache_mb: int = 96
     """Memory that decoded blocks may be kept in while an image is open, in MiB."""
     jpeg_decoder: Literal["turbo", "gdal"] = "turbo"
     """What decodes plain tiled JPEG files: libjpeg-turbo, or GDAL with the decoder that it was built with,

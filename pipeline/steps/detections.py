@@ -26,6 +26,7 @@ from pipeline.schema import CoarseTile, Grid, Tile, TileIndex
 from pipeline.steps import Progress
 from pipeline.steps.drawing import Draughtsman, Seen, tile_path
 from pipeline.steps.reading import Batches
+from pipeline.tiling import in_panels
 from pipeline.vectorize import VectorizeRules
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def infer_tiles(
     Returns:
         Counts of what was done, as integers; and where something was, how fast, as floats: see `_Clock`.
     """
-    tiles, size = index.tiles[run], detector.rules.batch_size
+    tiles, size = in_panels(index.tiles[run]), detector.rules.batch_size
     batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
     todo = [batch for batch in batches if not all(tile_path(folder, tile).exists() for tile in batch)]
     inferred = sum(map(len, todo))

@@ -21,6 +21,7 @@ from pipeline.raster import Imagery, Raster
 from pipeline.review.corrected import Marks
 from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems, Window
 from pipeline.steps import Progress
+from pipeline.tiling import in_panels
 
 
 def tile_frame(index: TileIndex) -> geopandas.GeoDataFrame:
@@ -64,14 +65,15 @@ def cut_tiles(
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
     reviewed = _window_shares(index.tiles, marks.reviewed if marks else [])
     chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules, reviewed)
-    shares = _window_shares(chosen, marks.reviewed if marks else [])
+    share_of = dict(zip([tile.tile_id for tile in index.tiles], reviewed, strict=True))
     pairs, started = list[Pair](), time.monotonic()
     with Raster(source, index.grid, imagery) as raster:
-        for done, (tile, share) in enumerate(zip(chosen, shares, strict=True), start=1):
+        for done, tile in enumerate(in_panels(chosen), start=1):
             image = _blacken(raster.read(tile.window), tile, area_px)
             _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)
             rows = items.iloc[rows_of.get(tile.tile_id, [])]
             ids = _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
+            share = share_of[tile.tile_id]
             pairs.append(Pair(tile_id=tile.tile_id, window=tile.window, label_ids=ids, reviewed_share=share))
             rate = done / (time.monotonic() - started)
             progress(done / len(chosen), f"tile {done}/{len(chosen)}, {rate:.0f} tiles/s")
@@ -80,7 +82,7 @@ def cut_tiles(
         image_id=index.image_id,
         crs=grid.crs,
         transform=grid.transform,
-        pairs=pairs,
+        pairs=sorted(pairs, key=lambda pair: pair.window[1::-1]),
         held_out=marks.held_out if marks else None,
     )
     (folder / "pairs.json").write_text(made.model_dump_json())
@@ -113,7 +115,11 @@ def _blacken(image: np.ndarray, tile: Tile, area_px: shapely.Geometry | None) ->
 
 
 def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
-    """Uncompressed: deflating drone imagery saves 7 to 21 % of the bytes for four times the time."""
+    """Writes a tile, uncompressed and band by band.
+
+    Deflating drone imagery saves 7 to 21 % of its bytes for four times the time; pixel by pixel a tile takes
+    1.4 times as long to write, and 2.4 times as long to read.
+    """
     profile = {
         "driver": "GTiff",
         "width": tile.window.width,
@@ -123,6 +129,8 @@ def _write_tile(path: Path, image: np.ndarray, tile: Tile, grid: Grid) -> None:
         "crs": grid.crs,
         "transform": window_transform(rasterio.windows.Window(*tile.window), Affine(*grid.transform)),
         "photometric": "rgb",
+        "interleave": "band",
+        "blockysize": tile.window.height,
     }
     with rasterio.open(path, "w", **profile) as dst:
         dst.write(np.moveaxis(image, 2, 0))
