@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import orjson
 import shapely
 
 from pipeline.inference import tile_detections
+from pipeline.provenance import peak_mib
 from pipeline.schema import Grid, Tile, TileIndex, Window
 from pipeline.settings import Aggregation
 from pipeline.steps.buildings import Selection, aggregate_image
@@ -91,7 +91,7 @@ def measure(folder: Path) -> dict[str, float]:
         lambda share, message: None,
     )
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     return {**counts, "seconds": seconds, "peak_mib": peak}
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import shapely
 
+from pipeline.provenance import peak_mib
 from pipeline.seams import Detections, merge_stream
 from tests.benchmarks.seams.scenes import windows_over
 
@@ -66,7 +66,7 @@ def town(count: int) -> tuple[Iterator[Detections], np.ndarray]:
 def measure(count: int) -> dict[str, float]:
     """Seconds inside merge_stream, peak memory in MB and what came out, for about `count` detections."""
     source, windows = town(count)
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base = peak_mib()
     buildings, largest = 0, 0
     start = time.process_time()
     making, seen = 0.0, 0
@@ -86,9 +86,9 @@ def measure(count: int) -> dict[str, float]:
         buildings += len(found)
         largest = max(largest, len(found))
     seconds = time.process_time() - start - making
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_mib()
     return {"detections": seen, "buildings": buildings, "seconds": seconds,
-            "base_mb": base / 1024, "peak_mb": peak / 1024, "largest_batch": largest}  # fmt: skip
+            "base_mb": base, "peak_mb": peak, "largest_batch": largest}  # fmt: skip
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -47,11 +46,12 @@ def make_image(path: Path, size: int, kind: str) -> None:
 
 def tile(path: Path, kind: str) -> dict[str, float]:
     """Seconds of each part and the process's peak memory in MiB."""
+    from pipeline.provenance import peak_mib
     from pipeline.raster import Imagery, Raster, read_grid
     from pipeline.tiling import TilingRules, build_tile_index, tile_windows, write_tile_index
 
     imagery = Imagery(stretch="auto") if kind == "float" else Imagery()
-    imported_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    imported_mib = peak_mib()
     times = [time.perf_counter()]
     grid = read_grid(path, imagery)
     times.append(time.perf_counter())
@@ -68,7 +68,7 @@ def tile(path: Path, kind: str) -> dict[str, float]:
         "kept": len(index.tiles),
         **dict(zip(("grid_s", "shares_s", "index_s"), parts, strict=True)),
         "imported_mib": imported_mib,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
 import shapely
 
+from pipeline.provenance import peak_mib
 from pipeline.seams import Detections
 from tests.benchmarks.seams.peers import Peer
 
@@ -50,16 +50,11 @@ def trial(peer: Peer, detections: Detections, windows: np.ndarray) -> Trial:
 
 
 def _run(sender: Connection, peer: Peer, detections: Detections, windows: np.ndarray) -> None:
-    start_mib = _peak_mib()
+    start_mib = peak_mib()
     prepared = peer.prepare(detections, windows)
     begin = peer.clock()
     result = peer.rule(prepared, windows)
     seconds = peer.clock() - begin
     polygons = peer.read(result)
-    sender.send((shapely.to_wkb(polygons), seconds, _peak_mib() - start_mib))
+    sender.send((shapely.to_wkb(polygons), seconds, peak_mib() - start_mib))
     sender.close()
-
-
-def _peak_mib() -> float:
-    """The most memory that this process has held, in MiB; Linux counts it in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

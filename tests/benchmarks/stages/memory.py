@@ -80,20 +80,16 @@ def rows() -> Iterator[Row]:
         yield Row(f"memory of {stage}, 75k px", "the same at 8k px", peaks[-1], peaks[1], "MiB", 1 + GROWTH)
 
 
-def _peak_mib() -> float:
-    """Of this program; what `getrusage` tells began with the peak of the process that started it."""
-    (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
-
-
 def main() -> None:
     """Makes an image, or runs one stage and prints the process's peak."""
     if sys.argv[1] == "make":
         from tests.benchmarks.bench_memory_tiling import make_image
 
         return make_image(Path(sys.argv[3]), int(sys.argv[2]), "flown")
+    from pipeline.provenance import peak_mib
+
     STAGES[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps(_peak_mib()))
+    print(json.dumps(peak_mib()))
 
 
 if __name__ == "__main__":
