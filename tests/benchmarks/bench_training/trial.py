@@ -151,10 +151,10 @@ class Trial:
         aggregation = Aggregation(formats=["csv"])
         smallest = aggregation.min_area_m2 / math.prod(index.grid.ground_m_per_px)
         chosen = calibrate_network(
+            read_sides(pairs, (), VALIDATION_SHARE)[1],
             dict.fromkeys(pairs, smallest),
             detector,
             training,
-            (),
             aggregation.rules(MergeRules),
             ThresholdRules(resamples=0),
             CalibrationRules(),
