@@ -5,6 +5,7 @@ Pure: arrays in, `schema.TileDetections` as a plain mapping out (validated by `s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,6 +116,7 @@ def tile_detections(
     categories: tuple[str, ...],
     model: dict[str, str],
     created: str,
+    ambiguities: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The per-tile artifact of one tile's predictions.
 
@@ -127,10 +129,12 @@ def tile_detections(
         categories: the k names.
         model: name and weights digest.
         created: ISO 8601.
+        ambiguities: float[n], of the masks, NaN where nothing is told; None for none of any.
     """
     polygons, whole = _rounded(np.asarray(polygons_tile_px, dtype=object))
     kept = ~shapely.is_missing(polygons)
     scores = np.asarray(probabilities, dtype=np.float64)[kept].round(4).tolist()
+    unsure = [math.nan] * len(scores) if ambiguities is None else ambiguities[kept].round(3).tolist()
     return {
         "schema_version": DETECTIONS_VERSION,
         "image_id": image_id,
@@ -142,8 +146,12 @@ def tile_detections(
         "model": model,
         "created": created,
         "detections": [
-            {"scores": row, "polygon": outer} | ({"holes": holes} if holes else {})
-            for row, (outer, *holes) in zip(scores, _rings(polygons[kept], whole[kept]), strict=True)
+            {"scores": row, "polygon": outer}
+            | ({"holes": holes} if holes else {})
+            | ({} if math.isnan(doubt) else {"ambiguity": doubt})
+            for row, doubt, (outer, *holes) in zip(
+                scores, unsure, _rings(polygons[kept], whole[kept]), strict=True
+            )
         ],
     }
 

@@ -197,6 +197,8 @@ class Detection(Artifact):
     """The outer ring; whole pixels where a mask's cells are several pixels wide, else tenths."""
     holes: list[list[float]] = []
     """Inner rings; may be missing."""
+    ambiguity: Probability | None = None
+    """How unsure the mask is of its outline, `pipeline.vectorize.mask_ambiguities`; may be missing."""
 
 
 class TileDetections(Versioned):

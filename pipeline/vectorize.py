@@ -88,6 +88,19 @@ class _Rings(NamedTuple):
         return _Rings(self.xy[points], self.counts[kept], self.owners[kept], self.outer[kept])
 
 
+def mask_ambiguities(masks: np.ndarray) -> np.ndarray:
+    """How unsure each mask is of its outline, float64[n] in 0..1.
+
+    Mean of 4 p (1 - p) over the cells: 0 where every cell is surely inside or outside, 1 where none is. It
+    tells how far an outline is off better than the score does (docs/benchmarks.md).
+
+    Args:
+        masks: float[n, rows, columns], probabilities over the box.
+    """
+    cells = np.asarray(masks, dtype=np.float64)
+    return (4 * cells * (1 - cells)).mean(axis=(1, 2))
+
+
 def masks_to_polygons(
     masks: np.ndarray, boxes: np.ndarray, rules: VectorizeRules | None = None
 ) -> np.ndarray:

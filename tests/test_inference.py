@@ -33,7 +33,7 @@ TILE = Tile(tile_id="r0001_c0002", window=Window(1000, 500, 512, 512), valid_sha
 NAMES = ("foundation", "unfinished", "completed")
 
 
-def artifact(polygons, probabilities):
+def artifact(polygons, probabilities, ambiguities=None):
     objects = np.empty(len(polygons), dtype=object)
     objects[:] = polygons
     return tile_detections(
@@ -45,7 +45,16 @@ def artifact(polygons, probabilities):
         NAMES,
         {"name": "maskrcnn_small", "weights": "abc"},
         "2026-01-01T00:00:00+00:00",
+        ambiguities,
     )
+
+
+def test_a_detection_tells_how_unsure_its_mask_is_where_that_is_known():
+    house = shapely.box(10, 20, 110, 120)
+    raw = artifact([house, None, house], [[0.9, 0, 0]] * 3, np.array([0.12345, 0.5, np.nan]))
+    content = TileDetections.model_validate_json(json.dumps(raw))
+    assert [one.ambiguity for one in content.detections] == [0.123, None]
+    assert "ambiguity" not in raw["detections"][1]
 
 
 def test_a_tile_without_detections_has_an_artifact():

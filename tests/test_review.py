@@ -354,6 +354,14 @@ def test_entropy_is_none_for_the_sure_and_one_for_the_lost():
     assert entropies(np.array([[1.0, 0, 0], [0.25, 0.25, 0.25], [0.5, 0.5, 0]])) == pytest.approx([0, 1, 0.5])
 
 
+def test_masks_that_are_unsure_of_their_outlines_are_uncertain():
+    window, house = Window(0, 0, 200, 200), np.array([shapely.box(20, 20, 60, 60)], dtype=object)
+    sure = np.array([[0.0, 0.0, 1.0]])
+    sharp, soft = (TileFindings(window, house, sure, np.array([value])) for value in (0.0, 0.4))
+    told = [tile_uncertainties([found])[0] for found in (sharp, soft, TileFindings(window, house, sure))]
+    assert told == pytest.approx([0, 0.4, 0])
+
+
 def test_tiles_that_disagree_are_uncertain():
     windows = [Window(0, 0, 200, 200), Window(100, 0, 200, 200), Window(300, 0, 200, 200)]
     strip = np.array([shapely.box(120, 50, 160, 90)], dtype=object)

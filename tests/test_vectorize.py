@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from rasterio.features import rasterize, shapes
 from scipy.ndimage import gaussian_filter
 
-from pipeline.vectorize import VectorizeRules, masks_to_polygons
+from pipeline.vectorize import VectorizeRules, mask_ambiguities, masks_to_polygons
 
 EXACT = VectorizeRules(simplify_cells=0)
 
@@ -220,3 +220,12 @@ def test_a_batch_is_the_same_as_one_by_one():
 def test_masks_and_boxes_must_match():
     with pytest.raises(ValueError, match="one square grid"):
         masks_to_polygons(np.ones((2, 28, 28)), np.zeros((1, 4)))
+
+
+def test_a_mask_is_as_ambiguous_as_its_cells():
+    sure, lost = np.zeros((28, 28)), np.full((28, 28), 0.5)
+    sure[5:20, 5:20] = 1
+    half = sure.copy()
+    half[:14] = 0.5
+    assert mask_ambiguities(np.array([sure, lost, half])) == pytest.approx([0, 1, 0.5])
+    assert mask_ambiguities(np.empty((0, 28, 28))).shape == (0,)

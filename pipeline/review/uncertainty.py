@@ -2,10 +2,9 @@
 
 A tile's uncertainty is a sum over what was found in it, so that a tile with many doubts comes before one
 with few: of each detection the entropy of its probabilities, background included, on a scale where an even
-spread is 1; of each that lies in the strip it shares with a neighbouring tile, its score times the share of
-it on which the two masks differ, all of it where the neighbour saw nothing; and of each building the same
-between two networks. A mask's own softness is not used: tiles keep outlines, and what two looks at one
-building disagree on tells the same of masks that were seen twice.
+spread is 1, and its score times the ambiguity of its mask; of each that lies in the strip it shares with a
+neighbouring tile, its score times the share of it on which the two masks differ, all of it where the
+neighbour saw nothing; and of each building the same between two networks.
 
 Source: Settles, Active Learning Literature Survey (2009), uncertainty sampling and query by committee.
 """
@@ -40,6 +39,8 @@ class TileFindings(NamedTuple):
     """object[n] of valid polygons, image pixels."""
     probabilities: np.ndarray
     """float64[n, k]."""
+    ambiguities: np.ndarray | float = 0.0
+    """float64[n] of the masks, 0 where nothing is told."""
 
 
 def entropies(probabilities: np.ndarray) -> np.ndarray:
@@ -61,13 +62,18 @@ def tile_uncertainties(tiles: Sequence[TileFindings]) -> np.ndarray:
     Args:
         tiles: of one image, each with all that was found in it.
     """
-    doubts = np.array([entropies(tile.probabilities).sum() for tile in tiles], dtype=np.float64)
+    doubts = np.array([_own_doubts(tile).sum() for tile in tiles], dtype=np.float64)
     boxes = np.array([window_box(tile.window) for tile in tiles], dtype=object)
     first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     for here, there in zip(first.tolist(), second.tolist(), strict=True):
         if here != there:
             doubts[here] += _disputed(tiles[here], tiles[there], boxes[here], boxes[there])
     return doubts
+
+
+def _own_doubts(tile: TileFindings) -> np.ndarray:
+    """float64[n], of each detection by itself."""
+    return entropies(tile.probabilities) + tile.probabilities.max(axis=1, initial=0.0) * tile.ambiguities
 
 
 def _disputed(

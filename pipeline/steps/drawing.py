@@ -18,7 +18,7 @@ from pipeline.atomic import write_many
 from pipeline.inference import InferenceRules, clip_to_ground, tile_detections
 from pipeline.schema import CoarseTile, Grid, Tile
 from pipeline.seams import Detections, merge
-from pipeline.vectorize import VectorizeRules, masks_to_polygons
+from pipeline.vectorize import VectorizeRules, mask_ambiguities, masks_to_polygons
 
 
 class Seen(NamedTuple):
@@ -39,6 +39,8 @@ class _Found(NamedTuple):
     """object[n] of Polygon, None where a mask held nothing."""
     probabilities: np.ndarray
     """float[n, k]."""
+    ambiguities: np.ndarray
+    """float[n], of the masks; NaN where several views were merged."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Draughtsman:
                 found.probabilities,
                 self.categories,
                 self.model,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                datetime.now(UTC).isoformat(timespec="seconds"),
+                found.ambiguities,
             )
             counts.update(cut, detections=len(artifact["detections"]))
             yield artifact
@@ -116,7 +119,10 @@ class Draughtsman:
             np.concatenate([view.masks for view in seen]), np.concatenate(boxes), self.outlines
         )
         parts = np.split(outlines, np.cumsum([len(rows) for rows in boxes])[:-1])
-        found = [_Found(polygons, view.probabilities) for polygons, view in zip(parts, seen, strict=True)]
+        found = [
+            _Found(polygons, view.probabilities, mask_ambiguities(view.masks))
+            for polygons, view in zip(parts, seen, strict=True)
+        ]
         views = len(found) // tiles
         if views == 1:
             return found
@@ -139,4 +145,4 @@ def _agreed(looks: Sequence[_Found], size: tuple[int, int]) -> _Found:
         ),
         np.array([[0, 0, *size]] * len(looks)),
     )
-    return _Found(merged.polygons, merged.probabilities)
+    return _Found(merged.polygons, merged.probabilities, np.full(len(merged.polygons), np.nan))

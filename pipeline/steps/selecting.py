@@ -103,7 +103,9 @@ def _findings(image: Reviewable, tile: Tile) -> TileFindings:
     outlines = outlines_px(content)
     drawn = ~shapely.is_missing(outlines)
     rows = np.array([one.scores for one in content.detections], dtype=np.float64)
-    return TileFindings(tile.window, outlines[drawn], rows.reshape(-1, len(content.categories))[drawn])
+    unsure = np.array([one.ambiguity or 0.0 for one in content.detections], dtype=np.float64)
+    rows = rows.reshape(-1, len(content.categories))
+    return TileFindings(tile.window, outlines[drawn], rows[drawn], unsure[drawn])
 
 
 def _shares(tiles: Sequence[Tile], windows: Sequence[Window]) -> np.ndarray:

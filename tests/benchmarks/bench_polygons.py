@@ -31,7 +31,7 @@ from pipeline.atomic import write_many
 from pipeline.inference import tile_detections
 from pipeline.schema import Grid, Tile, TileDetections, Window
 from pipeline.steps.detection_rows import outlines_px, read_detections
-from pipeline.vectorize import VectorizeRules, masks_to_polygons
+from pipeline.vectorize import VectorizeRules, mask_ambiguities, masks_to_polygons
 from tests.benchmarks.network_masks import CELLS, TILE, Seen, look
 from tests.benchmarks.seams.scenes import LABELS, real, typical
 from tests.test_vectorize import pasted_region
@@ -186,7 +186,8 @@ def artifact(seen: Seen, rules: VectorizeRules | None = None) -> dict[str, Any]:
     probabilities = np.random.default_rng(0).dirichlet([0.3, 0.3, 3], len(polygons))
     model = {"name": "maskrcnn_resnet50_fpn_v2", "weights": "0123456789ab"}
     created = "2026-01-01T00:00:00+00:00"
-    return tile_detections("town", tile, GRID, polygons, probabilities, CATEGORIES, model, created)
+    doubts = mask_ambiguities(seen.masks)
+    return tile_detections("town", tile, GRID, polygons, probabilities, CATEGORIES, model, created, doubts)
 
 
 def written(seen: Seen, rules: VectorizeRules | None = None) -> np.ndarray:
