@@ -181,6 +181,7 @@ def test_a_round_on_a_real_server_and_an_answer_that_comes_late(server, tmp_path
     done = luigi("ImportReview", "--round", "1")
     assert done.returncode == 0, done.stdout
     assert tasks_run(done) == ["FetchReview", "ImportReview"]
+    assert [path.name for path in (folder / "returned").glob("*.json")] == [f"label_studio_{project}.json"]
     first = numbers()
     assert first["tiles"] == 2 and first["everything"]["acceptance_rate"] == 1.0
     assert first["people"] == [server.user] and first["seconds_per_tile"] == 30.0

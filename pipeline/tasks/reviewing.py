@@ -166,7 +166,7 @@ class Names(NamedTuple):
 
 
 class FetchReview(RoundStep):
-    """`returned/label_studio.json`: what people submitted to the server; fetched again when that changes."""
+    """`returned/label_studio_<project>.json`: what the server holds; fetched again when that changes."""
 
     def requires(self) -> ExportReview:
         """What went out."""
@@ -187,7 +187,7 @@ class FetchReview(RoundStep):
 
     def output(self) -> FetchedTarget:
         """The export."""
-        return FetchedTarget(self.place / "returned" / "label_studio.json", self._ask)
+        return FetchedTarget(self.place / "returned" / f"label_studio_{self.project}.json", self._ask)
 
     def _ask(self) -> str:
         return annotated(*self._server)
