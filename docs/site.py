@@ -27,8 +27,8 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """The text of a page, its links to what lies outside docs/ led to the pages that are made of it."""
     if page.file.src_uri == OUTSIDE["README.md"]:
         page.meta["hide"] = ["toc"]  # the graph is wide
-    for source, page in OUTSIDE.items():
-        markdown = markdown.replace(f"](../{source})", f"]({page})")
+    for source, name in OUTSIDE.items():
+        markdown = markdown.replace(f"](../{source})", f"]({name})")
     return markdown.replace("](notebook.ipynb)", "](notebook.md)")
 
 

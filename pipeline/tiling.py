@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import orjson
 import shapely
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
-from pipeline.schema import Artifact, Grid, Tile, TileIndex, Versioned, Window
+from pipeline.schema import Artifact, Grid, Tile, TileIndex, Window
 
 PANEL_COLUMNS = 24
 """Columns of tiles that are read together: with the default tiles, three rows of 512 px blocks across them
@@ -257,14 +257,10 @@ class _TileFeature(Artifact):
     properties: Tile
 
 
-class _TileCollection(Versioned):
+class _TileCollection(TileIndex):
     """`tiles.geojson` as it is read: straight from its bytes into tiles, without a tree of dictionaries."""
 
     model_config = ConfigDict(extra="ignore")
 
-    image_id: str
-    grid: Grid
-    tile_size: int
-    overlap: int
-    empty_tiles: int
+    tiles: list[Tile] = Field(default_factory=list)
     features: list[_TileFeature]

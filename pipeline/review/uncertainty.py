@@ -87,10 +87,10 @@ def _disputed(
     due = shapely.area(inside) >= MIN_STRIP_SHARE * shapely.area(mine.polygons)
     seen = shapely.intersection(other.polygons, strip)
     scores = mine.probabilities[due].max(axis=1, initial=0.0)
-    return float(scores @ _differences(inside[due], seen, AGREEMENT))
+    return float(scores @ differences(inside[due], seen, AGREEMENT))
 
 
-def _differences(polygons: np.ndarray, others: np.ndarray, min_iou: float) -> np.ndarray:
+def differences(polygons: np.ndarray, others: np.ndarray, min_iou: float) -> np.ndarray:
     """float64[n] in 0..1: 1 - IoU with the best of the others, 1 without one above `min_iou`."""
     pairs = overlapping_pairs(polygons, others, min_iou)
     agreement = np.zeros(len(polygons))
@@ -114,7 +114,7 @@ def committee_doubts(
         scores: float64[n].
         others: object[m], what the other found.
     """
-    doubts = scores * _differences(polygons, others, COMMITTEE_IOU)
+    doubts = scores * differences(polygons, others, COMMITTEE_IOU)
     boxes = np.array([window_box(window) for window in windows], dtype=object)
     building, tile = shapely.STRtree(boxes).query(shapely.centroid(polygons), predicate="intersects")
     return np.bincount(tile, doubts[building], minlength=len(windows)).astype(np.float64)

@@ -49,10 +49,10 @@ def annotated(url: str, project: int) -> str:
     client = _client(url)
     try:
         asked = client.tasks.list(project=project, include="id,total_annotations,updated_at")
-        told = {task.id: (task.total_annotations, str(task.updated_at)) for task in asked}
+        told = [(task.id, task.total_annotations, str(task.updated_at)) for task in asked]
     except _failures() as error:
         raise _refused(url, error) from error
-    return orjson.dumps(sorted((number, *rest) for number, rest in told.items() if rest[0])).decode()
+    return orjson.dumps(sorted(one for one in told if one[1])).decode()
 
 
 def download_reviews(url: str, project: int) -> list[dict[str, Any]]:

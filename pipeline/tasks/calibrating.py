@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from pipeline.schema import Window
 from pipeline.seams import MergeRules
 from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.importing import tiles_reviewed
-from pipeline.steps.training import pairs_on, read_sides
+from pipeline.steps.training import FoundPair, pairs_on, read_sides
 from pipeline.tasks.detecting import detector, network
 from pipeline.tasks.learning import CutTiles, TrainMaskRCNN
 from pipeline.tasks.sources import SourceWeights
-from pipeline.tasks.step import Step, digests
+from pipeline.tasks.step import Step, digest_of, digests
 from pipeline.thresholds import ThresholdRules
-from pipeline.untouched import stamp_of
 
 logger = logging.getLogger("luigi-interface")
 
@@ -46,12 +44,11 @@ class CalibrateNetwork(Step):
     @property
     def reviewed(self) -> dict[str, list[Window]]:
         """By image, the tiles where people corrected given weights; none before they did so often enough."""
-        back = [folder for folder in self.workspace.rounds if (folder / "imported.json").is_file()]
-        given = settings.Inference().weights and SourceWeights().complete()
-        if not (back and given and settings.Review().labels == "newest"):
+        if not settings.Inference().weights or settings.Review().labels != "newest":
             return {}
-        weights, enough = SourceWeights().weights, settings.Thresholds().min_detections
-        return tiles_reviewed(back, _digest_of(weights, tuple(stamp_of(weights))), enough)
+        back = [folder for folder in self.workspace.rounds if (folder / "imported.json").is_file()]
+        weights = digest_of(SourceWeights().weights) if back else None
+        return tiles_reviewed(back, weights, settings.Thresholds().min_detections) if weights else {}
 
     @property
     def pairs(self) -> list[CutTiles]:
@@ -93,12 +90,9 @@ class CalibrateNetwork(Step):
             / math.prod(pairs.tiles.read().grid.ground_m_per_px)
             for pairs in self.pairs
         }
-        folders, reviewed = list(min_areas_px2), self.reviewed
         with self.making(self.calibration.parent) as folder:
             calibration = calibrate_network(
-                pairs_on(folders, reviewed)
-                if reviewed
-                else read_sides(folders, TrainMaskRCNN().held_out, training.validation_share)[1],
+                self._held_out(list(min_areas_px2)),
                 min_areas_px2,
                 detector(),
                 training,
@@ -110,16 +104,14 @@ class CalibrateNetwork(Step):
             (folder / self.calibration.name).write_text(calibration.model_dump_json(indent=1))
         logger.info("%s: %s", self, calibration.sentence)
 
+    def _held_out(self, folders: list[Path]) -> list[FoundPair]:
+        """The tiles that the network has not learnt from, of folders of CutTiles."""
+        if reviewed := self.reviewed:
+            return pairs_on(folders, reviewed)
+        return read_sides(folders, TrainMaskRCNN().held_out, settings.Training().validation_share)[1]
+
 
 def calibrated() -> CalibrateNetwork | SourceWeights:
     """The task whose thresholds are used: those chosen here, or given with weights that nobody reviewed."""
     given = settings.Inference().weights and not CalibrateNetwork().reviewed
     return SourceWeights() if given else CalibrateNetwork()
-
-
-@cache
-def _digest_of(weights: Path, stamp: tuple[int, ...]) -> str:
-    """Digest of a network, computed once for each state of its file."""
-    from models.weights import weights_digest
-
-    return weights_digest(weights)

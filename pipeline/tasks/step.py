@@ -25,6 +25,7 @@ from pipeline.pace import Pace, in_words
 from pipeline.provenance import RunRecord, Stopwatch, facts_of
 from pipeline.settings import digest
 from pipeline.targets import PublishedTarget, Workspace
+from pipeline.untouched import stamp_of
 
 logger = logging.getLogger("luigi-interface")
 
@@ -197,7 +198,7 @@ class Step(luigi.Task):
             self._check_inputs(step for step in self.deps() if _publishes(step))
             inputs = {name: str(made) for name, made in self.inputs.items()}
             record = watch.record(self._described(), inputs, counts)
-            return record.model_copy(update={"weights": _digest_of(self.weights)})
+            return record.model_copy(update={"weights": digest_of(self.weights)})
 
         try:
             yield counts, finished
@@ -245,10 +246,16 @@ def _publishes(step: Step) -> bool:
     return any(isinstance(target, PublishedTarget) for target in luigi.task.flatten(step.output()))
 
 
-def _digest_of(weights: Path | None) -> str | None:
+def digest_of(weights: Path | None) -> str | None:
     """Digest of a network; None where there is none, or none any more: results outlive it."""
     if weights is None or not weights.is_file():
         return None
+    return _digest_of_state(weights, *stamp_of(weights))
+
+
+@cache
+def _digest_of_state(weights: Path, *stamp: int) -> str:
+    """Computed once for each state of the file: all of it has to be read."""
     from models.weights import weights_digest
 
     return weights_digest(weights)

@@ -20,9 +20,9 @@ from scipy.stats import rankdata, spearmanr
 
 from pipeline.errors import ArtifactError
 from pipeline.frames import crs_to_px
-from pipeline.matching import overlapping_pairs, valid_polygons
+from pipeline.matching import valid_polygons
 from pipeline.raster import read_grid
-from pipeline.review.uncertainty import entropies
+from pipeline.review.uncertainty import differences, entropies
 from pipeline.steps.detection_rows import outlines_px, read_detections
 
 FOUND_IOU = 0.3
@@ -42,12 +42,10 @@ def measured(detections: Path, image: Path, labels: Path, edge_px: float) -> dic
         window = shapely.box(*content.window[:2], *np.add(content.window[:2], content.window[2:]))
         scores = np.array([one.scores for one in content.detections])
         ambiguities = np.array([one.ambiguity for one in content.detections], dtype=np.float64)
-        pairs = overlapping_pairs(outlines, truth, FOUND_IOU)
-        ious = np.zeros(len(outlines))
-        np.maximum.at(ious, pairs.proposals, pairs.ious)
-        kept = (ious > 0) & shapely.covers(window.buffer(-edge_px), outlines) & ~np.isnan(ambiguities)
+        error = differences(outlines, truth, FOUND_IOU)
+        kept = (error < 1) & shapely.covers(window.buffer(-edge_px), outlines) & ~np.isnan(ambiguities)
         told = {
-            "error": 1 - ious,
+            "error": error,
             "ambiguity": ambiguities,
             "1 - score": 1 - scores.max(axis=1),
             "entropy": entropies(scores),
