@@ -109,10 +109,10 @@ def artifacts_page() -> str:
         texts: dict[str, str] = {}
         annotations: dict[str, str] = {}
         for base in reversed(kind.__mro__):
-            if issubclass(base, schema.Artifact):
+            if base is schema.Detection or issubclass(base, schema.Artifact):
                 texts |= _field_texts(base)
                 annotations |= inspect.get_annotations(base)
-        for name in kind.model_fields:
+        for name in kind.__pydantic_fields__:
             kind_text = annotations[name].replace("|", "\\|")
             lines.append(f"| `{name}` | `{kind_text}` | {texts.get(name, '')} |")
     return "\n".join(lines) + "\n"

@@ -74,13 +74,17 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         flush(path.parent)
 
 
-def write_many(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
-    """Writes files by name into a folder, each whole or not at all.
+def write_many(scratch: Path, contents: Iterable[tuple[str, bytes]]) -> None:
+    """Writes small files by name into the folder that `scratch` lies in, each whole or not at all.
 
-    They share one temporary folder: making, locking and removing one costs more than writing a small file.
     A process that is killed loses nothing; a power cut may take what was written last.
+
+    Args:
+        scratch: of `scratch_folder`, whose making, locking and removing costs more than such a file.
+        contents: names and bytes.
     """
-    with scratch_folder(folder) as scratch:
-        for name, content in contents:
-            (scratch / name).write_bytes(content)
-            os.replace(scratch / name, folder / name)
+    folder, part = str(scratch.parent), str(scratch)
+    for name, content in contents:
+        with open(f"{part}/{name}", "wb") as stream:
+            stream.write(content)
+        os.replace(f"{part}/{name}", f"{folder}/{name}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 """Raised whenever an artifact changes in a way that an older reader would misread."""
@@ -182,20 +183,19 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 """In [0, 1]."""
 
 
-class Detection(Artifact):
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+class Detection:  # not a model: reading those takes a third longer, and there are many
     """One network output.
 
     Rings are flat lists x, y, x, y, ... of three points or more, the first not repeated at the end, as COCO
     has them. They are in image pixels from the upper left corner of the tile's window.
     """
 
-    model_config = ConfigDict(strict=True)
-
     scores: list[Probability]
     """One of each category, in the order of the tile's; together at most 1, the rest is background."""
     polygon: list[float]
     """The outer ring; whole pixels where a mask's cells are several pixels wide, else tenths."""
-    holes: list[list[float]] = []
+    holes: list[list[float]] = Field(default_factory=list)
     """Inner rings; may be missing."""
     ambiguity: Probability | None = None
     """How unsure the mask is of its outline, `pipeline.vectorize.mask_ambiguities`; may be missing."""

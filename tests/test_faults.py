@@ -78,7 +78,8 @@ def test_what_a_killed_process_left_is_swept_and_what_is_at_work_is_not(tmp_path
 def test_many_writers_and_sweepers_do_not_disturb_each_other(tmp_path):
     def write(number: int) -> None:
         for turn in range(40):
-            write_many(tmp_path, [(f"{number}.txt", str(turn).encode())])
+            with scratch_folder(tmp_path) as scratch:
+                write_many(scratch, [(f"{number}.txt", str(turn).encode())])
             sweep(tmp_path)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,11 +33,12 @@ def read_detections(path: Path) -> TileDetections:
         ArtifactError: the file is missing, damaged, or of another version.
     """
     try:
-        if (size := path.stat().st_size) > MAX_TILE_BYTES:
-            raise ArtifactError(
-                f"larger than {MAX_TILE_BYTES / 2**20:.0f} MiB", where=path, found=size, remedy=REMEDY
-            )
-        return TileDetections.model_validate_json(path.read_bytes())
+        with path.open("rb", buffering=0) as stream:
+            if (size := os.fstat(stream.fileno()).st_size) > MAX_TILE_BYTES:
+                raise ArtifactError(
+                    f"larger than {MAX_TILE_BYTES / 2**20:.0f} MiB", where=path, found=size, remedy=REMEDY
+                )
+            return TileDetections.model_validate_json(stream.read())
     except OSError as error:
         raise ArtifactError(
             f"cannot be read: {error.strerror}",

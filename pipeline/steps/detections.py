@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from pipeline.atomic import scratch_folder
 from pipeline.errors import SettingsError
 from pipeline.inference import READ_AHEAD, InferenceRules
 from pipeline.raster import Imagery
@@ -211,7 +212,11 @@ class _Line:
             self.source, self.index.grid, self.imagery, todo, detector.rules.workers, pinned=on_gpu
         )
         clock.started = time.perf_counter()
-        with reading as batches, _writers(detector.rules.writers if on_gpu else 0) as writers:
+        with (
+            scratch_folder(self.folder) as scratch,
+            reading as batches,
+            _writers(detector.rules.writers if on_gpu else 0) as writers,
+        ):
             drawn: deque[tuple[int, Future]] = deque()
             waited = time.perf_counter()
             for batch in batches:
@@ -222,7 +227,7 @@ class _Line:
                 clock.network_s += time.perf_counter() - looked
                 clock.pixels += batch.images[:, 0].size
                 _, _, height, width = batch.images.shape
-                job = (self.folder, batch.tiles, seen, (height, width), batch.grounds)
+                job = (scratch, batch.tiles, seen, (height, width), batch.grounds)
                 drawn.append((len(batch.tiles), writers.submit(draughtsman.write, *job)))
                 # What is drawn waits in line, but not without end.
                 while drawn and (drawn[0][1].done() or len(drawn) > READ_AHEAD + detector.rules.writers):

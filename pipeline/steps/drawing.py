@@ -93,18 +93,20 @@ class Draughtsman:
 
     def write(
         self,
-        folder: Path,
+        scratch: Path,
         tiles: Sequence[Tile],
         seen: Sequence[Seen],
         shape: tuple[int, int],
         grounds: Sequence[shapely.MultiPolygon | None],
     ) -> tuple[Counter[str], float]:
-        """Writes <tile_id>.json of each tile; returns the counts of `draw` and the seconds it took."""
+        """Writes <tile_id>.json of each tile into the folder that `scratch` lies in.
+
+        Returns:
+            The counts of `draw`, and the seconds it took.
+        """
         started, counts = time.perf_counter(), Counter[str]()
         drawn = zip(tiles, self.draw(tiles, seen, shape, grounds, counts), strict=True)
-        write_many(
-            folder, ((tile_path(folder, tile).name, orjson.dumps(artifact)) for tile, artifact in drawn)
-        )
+        write_many(scratch, ((f"{tile.tile_id}.json", orjson.dumps(artifact)) for tile, artifact in drawn))
         return counts, time.perf_counter() - started
 
     def _find(

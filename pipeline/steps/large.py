@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.atomic import write_atomic, write_many
+from pipeline.atomic import scratch_folder, write_atomic, write_many
 from pipeline.large import LargeRules, coarse_tiles, confirmed, too_large
 from pipeline.raster import Imagery, Raster
 from pipeline.schema import CoarseIndex, CoarseTile, TileDetections, TileIndex
@@ -51,13 +51,13 @@ def infer_large(
     buildings = _large_buildings(
         index, detections, detector.categories, merging, lambda share, text: progress(share / 2, text)
     )
-    with Raster(source, index.grid, imagery) as raster:
+    with Raster(source, index.grid, imagery) as raster, scratch_folder(folder) as scratch:
         tiles, shown = coarse_tiles(buildings, size, index.tile_size, raster.overviews, rules)
         for number, tile in enumerate(tiles):
             path = folder / f"{tile.tile_id}.json"
             if not path.exists():
                 artifact = _look(index, tile, buildings[shown == number], raster, detector, rules)
-                write_many(path.parent, [(path.name, orjson.dumps(artifact))])
+                write_many(scratch, [(path.name, orjson.dumps(artifact))])
             count += len(read_detections(path).detections)
             progress((1 + (number + 1) / len(tiles)) / 2, f"coarser window {number + 1}/{len(tiles)}")
     coarse = CoarseIndex(image_id=index.image_id, tiles=tiles)

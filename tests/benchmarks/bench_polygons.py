@@ -27,7 +27,7 @@ from pycocotools import mask as coco
 from rasterio.features import rasterize, shapes
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from pipeline.atomic import write_many
+from pipeline.atomic import scratch_folder, write_many
 from pipeline.inference import tile_detections
 from pipeline.schema import Grid, Tile, TileDetections, Window
 from pipeline.steps.detection_rows import outlines_px, read_detections
@@ -227,9 +227,9 @@ def compare_bytes(scene: Sequence[Seen]) -> None:
 
 
 def write_ours(contents: Mapping[Path, dict]) -> None:
-    """As InferShard writes a batch of tiles, all in one folder."""
-    folder = next(iter(contents)).parent
-    write_many(folder, ((path.name, orjson.dumps(content)) for path, content in contents.items()))
+    """As InferShard writes tiles, all in one folder."""
+    with scratch_folder(next(iter(contents)).parent) as scratch:
+        write_many(scratch, ((path.name, orjson.dumps(content)) for path, content in contents.items()))
 
 
 def write_luigi(contents: Mapping[Path, dict]) -> None:

@@ -16,7 +16,7 @@ from tests.benchmarks.seams.scenes import typical
 
 def rows() -> Iterator[Row]:
     """Writing and reading a tile's file."""
-    contents = [artifact(seen) for seen in look(typical(300), 8)]
+    contents = [artifact(seen) for seen in look(typical(300), 8)] * 8  # so many that all is warm
     with tempfile.TemporaryDirectory() as name:
         numbers = count()
         paths = [Path(name) / f"{number}.json" for number in range(len(contents))]
