@@ -22,11 +22,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign
 
 from models.anchors import AnchorSizes
 from models.categories import check_categories, num_classes
 from models.errors import WeightsError
+from models.frozen_norms import freeze_norms
 from models.light import LightBackbone
 from models.recipe import FrozenNorms, Network
 from models.regions import TileRoIHeads, TileRPN, TileTransform
@@ -73,7 +74,7 @@ def build(network: str, categories: tuple[str, ...], **arguments: Any) -> MaskRC
         network: one of `models.recipe.NETWORKS`.
         categories: in the order of their labels, background left out.
         arguments: `frozen_norms` ("none", "backbone" or "all": batch norms that keep their values,
-            `FrozenBatchNorm2d`), `anchor_sizes` (as in `ANCHOR_SIZES`) and, for a ResNet-50,
+            `models.frozen_norms`), `anchor_sizes` (as in `ANCHOR_SIZES`) and, for a ResNet-50,
             `backbone_stride_in_1x1`.
 
     Raises:
@@ -89,7 +90,7 @@ def build(network: str, categories: tuple[str, ...], **arguments: Any) -> MaskRC
     except TypeError as error:
         raise WeightsError(f"unknown argument of {network}", found=arguments) from error
     if frozen != "none":
-        _freeze_norms(model if frozen == "all" else model.backbone.body)
+        freeze_norms(model if frozen == "all" else model.backbone.body)
     model.network, model.arguments = network, dict(arguments)
     return model
 
@@ -215,16 +216,6 @@ def _to_float32(output: Any) -> Any:
     if isinstance(output, dict):
         return type(output)((name, _to_float32(value)) for name, value in output.items())
     return type(output)(_to_float32(value) for value in output)
-
-
-def _freeze_norms(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
-        else:
-            _freeze_norms(child)
 
 
 BUILDERS: dict[Network, Callable[..., MaskRCNN]] = {

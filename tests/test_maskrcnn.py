@@ -9,6 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d, nms
 
 from models.dataset import TileDataset
 from models.errors import WeightsError
+from models.frozen_norms import FrozenNorm
 from models.maskrcnn import BUILDERS, build
 from models.recipe import NETWORKS, Recipe
 from models.regions import TileRPN, sample
@@ -221,10 +222,27 @@ def test_fitted_anchors_are_part_of_the_network():
 def test_batch_norms_freeze():
     backbone = build("maskrcnn_resnet50_fpn_v2", CATEGORIES, frozen_norms="backbone")
     kinds = {type(module) for module in backbone.backbone.body.modules()}
-    assert FrozenBatchNorm2d in kinds and torch.nn.BatchNorm2d not in kinds
+    assert FrozenNorm in kinds and torch.nn.BatchNorm2d not in kinds
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
     whole = build("maskrcnn_resnet50_fpn_v2", CATEGORIES, frozen_norms="all")
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
+
+
+def test_frozen_norms_are_torchvisions_and_keep_the_precision_of_maps():
+    chance = torch.Generator().manual_seed(0)
+    values = {name: torch.rand(8, generator=chance) + 0.5 for name in ("weight", "running_var")}
+    values |= {name: torch.randn(8, generator=chance) for name in ("bias", "running_mean")}
+    ours, theirs = FrozenNorm(8), FrozenBatchNorm2d(8)
+    ours.load_state_dict(values)
+    theirs.load_state_dict(values)
+    maps = torch.randn(2, 8, 5, 5, generator=chance, requires_grad=True)
+    torch.testing.assert_close(ours(maps), theirs(maps))
+    slopes = [torch.autograd.grad(norm(maps).square().sum(), maps)[0] for norm in (ours, theirs)]
+    torch.testing.assert_close(*slopes)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ours(maps.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), theirs(maps), rtol=2e-2, atol=2e-2)
 
 
 def test_stride_in_1x1():
