@@ -22,6 +22,8 @@ from tests.benchmarks.bench_training.contenders import (
     CPU,
     GPU,
     IMAGENET,
+    LIGHT,
+    MEANS,
     Contender,
     knobs_of,
     takes_part,
@@ -36,7 +38,7 @@ def _asked(tmp_path, **given):
     return argparse.Namespace(**asked | given)
 
 
-@pytest.mark.parametrize("means", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("means", MEANS.values(), ids=list(MEANS))
 @pytest.mark.parametrize("name", CONTENDERS)
 def test_every_contender_is_a_recipe(tmp_path, means, name):
     contender = CONTENDERS[name]
@@ -60,6 +62,7 @@ def test_who_takes_part(tmp_path):
 
     trunk = {"thawed", "thawed_norms"}
     assert set(CONTENDERS) - rows(GPU) == {"imagenet", "fitted"}
+    assert set(CONTENDERS) - rows(LIGHT) == {"imagenet", "fitted", "thawed"}
     assert set(CONTENDERS) - rows(CPU) == {"imagenet", "scratch", "anchors"} | trunk
     painted = CPU._replace(start=str(tmp_path / "painted.h5"))
     assert set(CONTENDERS) - rows(painted) == {"imagenet", "anchors"} | trunk
@@ -70,9 +73,10 @@ def test_who_takes_part(tmp_path):
 
 def test_what_ours_begins_with_is_named_by_its_content(tmp_path):
     (tmp_path / "weights.h5").write_bytes(b"learnt")
-    one = start_of(tmp_path / "weights.h5", tmp_path / "made")
+    one = start_of(tmp_path / "weights.h5", tmp_path / "made", "")
     (tmp_path / "weights.h5").write_bytes(b"learnt better")
-    two = start_of(tmp_path / "weights.h5", tmp_path / "made")
+    two = start_of(tmp_path / "weights.h5", tmp_path / "made", IMAGENET)
+    assert start_of(None, tmp_path / "made", IMAGENET) == IMAGENET
     assert one != two and Path(one).read_bytes() == b"learnt" and Path(two).read_bytes() == b"learnt better"
 
 

@@ -1,12 +1,14 @@
 """Runs what is not done yet and prints the table; see the package's docstring.
 
-    python -m tests.benchmarks.bench_training [--data DATA] [--folder FOLDER] [--sets SET ...]
+    python -m tests.benchmarks.bench_training [--means MEANS] [--data DATA] [--folder FOLDER] [--sets SET ...]
         [--rows ROW ...] [--folds N ...] [--shown TILES] [--start WEIGHTS] [--minutes MINUTES] [--jobs N]
         [--write]
 
-Where DATA is not there, painted scenes take its place. On a CPU ours begins with WEIGHTS: those of
-`make demo`, where they are there, else none. What was measured lies in FOLDER and is not measured again; a
-run that is broken off goes on. After MINUTES nothing new is begun, and the table holds what there is.
+Where DATA is not there, painted scenes take its place. MEANS say what a machine affords: `cpu`, `light` (a
+CPU, half an hour a network) or `gpu`. With `cpu` ours begins with WEIGHTS: those of `make demo`, where they
+are there, else none; with the others it begins with ImageNet's, unless WEIGHTS are given. What was measured
+lies in FOLDER and is not measured again; a run that is broken off goes on. After MINUTES nothing new is
+begun, and the table holds what there is.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from tests.benchmarks.bench_training.contenders import CONTENDERS, CPU, GPU, Means, takes_part
+from tests.benchmarks.bench_training.contenders import CONTENDERS, MEANS, Means, takes_part
 from tests.benchmarks.bench_training.grounds import FOLDS, PAINTED, REAL
 from tests.benchmarks.bench_training.schedule import run_all
 from tests.benchmarks.bench_training.tables import MIDDLE, Results, report
@@ -34,7 +36,6 @@ from tests.benchmarks.bench_training.trial import Trial
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "benchmarks.md"
-SECTION = re.compile(r"(?<=<!-- training:begin -->\n).*(?=<!-- training:end -->)", re.DOTALL)
 DEMO = "demo/work/networks/*/weights.h5"
 """What `make demo` learnt on painted scenes."""
 
@@ -70,8 +71,16 @@ def _urgency(trial: Trial) -> tuple[int, int]:
     return stage, list(CONTENDERS).index(trial.name)
 
 
-def start_of(given: Path | None, folder: Path) -> str:
-    """The file that ours begins with on a CPU, copied and named by its digest, since results depend on it."""
+def start_of(given: Path | None, folder: Path, usual: str) -> str:
+    """The file that ours begins with, copied and named by its digest, since results depend on it.
+
+    Args:
+        given: this one.
+        folder: to copy it to.
+        usual: else this one; else what the demo learnt, where that is there.
+    """
+    if usual and not given:
+        return usual
     found = [given] if given else sorted(ROOT.glob(DEMO), key=lambda path: path.stat().st_mtime)[-1:]
     if not found:
         return ""
@@ -82,13 +91,13 @@ def start_of(given: Path | None, folder: Path) -> str:
     return str(copy)
 
 
-def preface(means: Means) -> str:
+def preface(name: str, means: Means) -> str:
     """How, when and with what the figures were made."""
     versions = {"Python": platform.python_version(), "torch": torch.__version__}
     versions |= {"torchvision": torchvision.__version__}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, no GPU"
     return (
-        f"`python -m tests.benchmarks.bench_training`, {date.today()}, {device};"
+        f"`python -m tests.benchmarks.bench_training --means {name}`, {date.today()}, {device};"
         f" {', '.join(f'{name} {version}' for name, version in versions.items())}."
         f" Ours: {', '.join(f'{name} {value}' for name, value in means.knobs.items())};"
         f" tiles of {means.tile_size} px; begun with {Path(means.start).name or 'nothing'}."
@@ -100,19 +109,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--means", choices=list(MEANS), default="gpu" if (on_gpu := torch.cuda.is_available()) else "cpu"
+    )
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench_training")
     parser.add_argument("--sets", nargs="+", metavar="SET")
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=list(CONTENDERS))
     parser.add_argument("--folds", nargs="+", type=int, metavar="N", choices=(0, 1, 2))
     parser.add_argument("--shown", type=int, metavar="TILES", help="tiles shown to every network")
-    parser.add_argument("--start", type=Path, metavar="WEIGHTS", help="what ours begins with on a CPU")
+    parser.add_argument("--start", type=Path, metavar="WEIGHTS", help="what ours begins with")
     parser.add_argument("--minutes", type=float, default=24.0, help="after which nothing new is begun")
     parser.add_argument("--jobs", type=int, help="trials at a time; one per core, one on a GPU")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     given = parser.parse_args()
-    on_gpu = torch.cuda.is_available()
-    means = GPU if on_gpu else CPU._replace(start=start_of(given.start, given.folder))
+    means = MEANS[given.means]
+    means = means._replace(start=start_of(given.start, given.folder, means.start))
     if given.shown:
         means = means._replace(shown=given.shown)
     everything, start, failed = trials(given, means), time.monotonic(), 0
@@ -128,10 +140,13 @@ def main() -> int:
         if trial.result.exists()
     }
     places = list(dict.fromkeys(trial.place for trial in everything))
-    text = f"{preface(means)}\n\n{report(results, places)}"
+    text = f"{preface(given.means, means)}\n\n{report(results, places)}"
     print(text)
     if given.write:
-        page, count = SECTION.subn(lambda _: f"{text}\n", PAGE.read_text(encoding="utf-8"))
+        section = rf"(?<=<!-- training {given.means}:begin -->\n).*(?=<!-- training {given.means}:end -->)"
+        page, count = re.subn(
+            section, lambda _: f"{text}\n", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
         if not count:
             print(f"{PAGE} has no section for it", file=sys.stderr)
             return 1

@@ -42,6 +42,22 @@ CPU = Means(
 )
 """It begins with what the demo learnt, where that is there."""
 
+LIGHT = Means(
+    finer=2,
+    tile_size=512,
+    shown=1800,
+    knobs={
+        "network": "maskrcnn_resnet50_light",
+        "trainable_stages": 2,
+        "anchors": "fitted",
+        "batch_size": 2,
+        "learning_rate": 5e-4,
+        "warmup_steps": 50,
+    },
+    start=IMAGENET,
+)
+"""What a CPU affords that learns for half an hour."""
+
 GPU = Means(
     finer=2,
     tile_size=512,
@@ -49,7 +65,10 @@ GPU = Means(
     knobs={"network": "maskrcnn_resnet50_fpn_v2", "anchors": "fitted", "workers": 8},
     start=IMAGENET,
 )
-"""A recipe of its own for each: what is left out of `knobs` is as `models.recipe.Recipe` has it."""
+"""What is left out of `knobs` is as `models.recipe.Recipe` has it."""
+
+MEANS = {"cpu": CPU, "light": LIGHT, "gpu": GPU}
+"""By name."""
 
 
 class Sources(StrEnum):
