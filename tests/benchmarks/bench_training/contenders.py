@@ -45,7 +45,7 @@ CPU = Means(
 LIGHT = Means(
     finer=2,
     tile_size=512,
-    shown=1800,
+    shown=2000,
     knobs={
         "network": "maskrcnn_resnet50_light",
         "trainable_stages": 2,
@@ -53,6 +53,10 @@ LIGHT = Means(
         "batch_size": 2,
         "learning_rate": 5e-4,
         "warmup_steps": 50,
+        "scale_min": 0.7,
+        "scale_max": 1.4,
+        "rotation": 15.0,
+        "paste": 5,
     },
     start=IMAGENET,
 )

@@ -57,6 +57,7 @@ REAL: dict[str, Ground] = {
         {"building": ["building"]},
         "class",
         northern=0.5,
+        metres_per_pixel=0.6,  # halls of 40 to 60 m are seen whole
     ),
 }
 """Zanzibar (7.4 cm), Nepal (13 cm) and Washington (30 cm)."""
