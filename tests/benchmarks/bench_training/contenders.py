@@ -104,11 +104,12 @@ class Contender:
 
 
 _ONE = (1,)
-_STILL = {"flips": False, "brightness": 0.0, "contrast": 0.0, "tint": 0.0}
+_UNLIT = {"brightness": 0.0, "contrast": 0.0, "tint": 0.0}
+_FLIPPED = _UNLIT | {"scale_min": 1.0, "scale_max": 1.0, "rotation": 0.0, "paste": 0}
 CONTENDERS: dict[str, Contender] = {
     "ours": Contender("**ours**"),
     "reference": Contender("torchvision's reference training, as long", is_reference=True),
-    "still": Contender("no augmentation", _STILL),
+    "still": Contender("no augmentation", _FLIPPED | {"flips": False}),
     "scratch": Contender("no pretrained weights", start=""),
     "plain": Contender(
         "torchvision's optimizer, nothing of ours around it",
@@ -120,10 +121,8 @@ CONTENDERS: dict[str, Contender] = {
             "gradient_clip": 0.0,
             "rare_share": 0.0,
             "anchors": "default",
-            "brightness": 0.0,
-            "contrast": 0.0,
-            "tint": 0.0,
-        },
+        }
+        | _FLIPPED,
     ),
     "imagenet": Contender(
         "the light network on a frozen ImageNet trunk, a third of the tiles",
@@ -132,7 +131,7 @@ CONTENDERS: dict[str, Contender] = {
         folds=_ONE,
     ),
     "no_flips": Contender("no flips", {"flips": False}, folds=_ONE),
-    "no_colour": Contender("no colour", {"brightness": 0.0, "contrast": 0.0, "tint": 0.0}, folds=_ONE),
+    "no_colour": Contender("no colour", _UNLIT, folds=_ONE),
     "scale": Contender("and scale .7 - 1.4", {"scale_min": 0.7, "scale_max": 1.4}, folds=_ONE),
     "rotation": Contender("and turns up to 15 degrees", {"rotation": 15.0}, folds=_ONE),
     "paste": Contender("and up to 5 buildings pasted", {"paste": 5}, folds=_ONE),
