@@ -111,6 +111,17 @@ def test_a_changed_recipe_is_measured_again(tmp_path):
     assert dataclasses.replace(first, means=CPU._replace(shown=8)).result != first.result
 
 
+def test_nothing_is_magnified(tmp_path):
+    """Twice a CPU's resolution, but none finer than the image has."""
+
+    def metres(place, means):
+        (trial,) = trials(_asked(tmp_path, data=tmp_path, rows=["ours"], sets=[place], folds=[1]), means)
+        return trial.imagery(place).metres_per_pixel
+
+    assert [metres("unguja", means) for means in (CPU, LIGHT)] == [0.3, 0.15]
+    assert [metres("kitsap", means) for means in (CPU, LIGHT)] == [0.3, 0.3]
+
+
 def test_the_reference_waits_for_ours(tmp_path):
     everything = trials(_asked(tmp_path, sets=["kitsap"], folds=[1]), CPU)
     assert [trial.name for trial in everything][:2] == ["ours", "reference"]

@@ -15,7 +15,7 @@ class Means(NamedTuple):
     """What a machine can afford."""
 
     finer: int
-    """Pixels to a pixel's side of the resolution that a CPU works at."""
+    """Pixels to a pixel's side of the resolution that a CPU works at, where the image has them."""
     tile_size: int
     shown: int
     """Tiles shown to every network."""

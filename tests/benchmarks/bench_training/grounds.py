@@ -34,6 +34,8 @@ class Ground(NamedTuple):
     """Share of the image that is used, from the north; the reference's time to look at it is bounded so."""
     metres_per_pixel: float = 0.3
     """Resolution that a CPU works at."""
+    finest: float = 0.1
+    """Resolution of the image, about: what is magnified shows nothing more, and less ground at once."""
     seed: int = 0
     """Of the painted scene."""
 
@@ -50,6 +52,7 @@ REAL: dict[str, Ground] = {
         "roof:material",
         area="banepa/banepa_labelled_area.geojson",
         metres_per_pixel=0.26,
+        finest=0.13,
     ),
     "kitsap": Ground(
         "kitsap/kitsap_west.tif",
@@ -57,7 +60,7 @@ REAL: dict[str, Ground] = {
         {"building": ["building"]},
         "class",
         northern=0.5,
-        metres_per_pixel=0.6,  # halls of 40 to 60 m are seen whole
+        finest=0.3,
     ),
 }
 """Zanzibar (7.4 cm), Nepal (13 cm) and Washington (30 cm)."""

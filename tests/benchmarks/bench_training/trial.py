@@ -80,7 +80,7 @@ class Trial:
     def imagery(self, place: str) -> Imagery:
         """How a set is read."""
         ground = self.ground if place == self.place else self.others[place]
-        return Imagery(metres_per_pixel=ground.metres_per_pixel / self.means.finer)
+        return Imagery(metres_per_pixel=max(ground.finest, ground.metres_per_pixel / self.means.finer))
 
     def pairs(self) -> list[Path]:
         """Folders of the training pairs, cut where they are not there yet."""
@@ -92,7 +92,7 @@ class Trial:
         return [self._cut(place) for place in places[self.contender.sources]]
 
     def _cut(self, place: str) -> Path:
-        rules = [asdict(self.contender.pairs), self.means.tile_size, self.means.finer]
+        rules = [asdict(self.contender.pairs), self.means.tile_size, asdict(self.imagery(place))]
         kind = digest([dict(self.labels.categories), *rules])
         pairs = self.folder / place / f"pairs_{self.fold}_{kind}"
         if pairs.exists():
