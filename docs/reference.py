@@ -109,7 +109,7 @@ def artifacts_page() -> str:
         texts: dict[str, str] = {}
         annotations: dict[str, str] = {}
         for base in reversed(kind.__mro__):
-            if base is schema.Detection or issubclass(base, schema.Artifact):
+            if base.__module__.startswith("pipeline."):
                 texts |= _field_texts(base)
                 annotations |= inspect.get_annotations(base)
         for name in kind.__pydantic_fields__:

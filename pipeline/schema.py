@@ -183,7 +183,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 """In [0, 1]."""
 
 
-@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+@dataclass(slots=True, config=Artifact.model_config | {"strict": True})
 class Detection:  # not a model: reading those takes a third longer, and there are many
     """One network output.
 

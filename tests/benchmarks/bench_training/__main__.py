@@ -106,12 +106,11 @@ def preface(name: str, means: Means) -> str:
 
 def main() -> int:
     """Returns 1 where a trial failed or the section could not be written."""
+    on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--means", choices=list(MEANS), default="gpu" if (on_gpu := torch.cuda.is_available()) else "cpu"
-    )
+    parser.add_argument("--means", choices=list(MEANS), default="gpu" if on_gpu else "cpu")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench_training")
     parser.add_argument("--sets", nargs="+", metavar="SET")
