@@ -43,6 +43,8 @@ DEMO = "demo/work/networks/*/weights.h5"
 def trials(given: argparse.Namespace, means: Means) -> list[Trial]:
     """All that was asked for, what tells most first; the reference after ours on the same ground."""
     grounds = REAL if given.data.is_dir() else PAINTED
+    if means.whole:
+        grounds = {place: ground._replace(northern=1.0) for place, ground in grounds.items()}
     places = given.sets or list(grounds)
     made = [
         Trial(

@@ -31,7 +31,7 @@ class Ground(NamedTuple):
     area: str = ""
     """File with the polygons that labels are complete in."""
     northern: float = 1.0
-    """Share of the image that is used, from the north; the reference's time to look at it is bounded so."""
+    """Share of the image that is used, from the north, where the time to look at it must be bounded."""
     metres_per_pixel: float = 0.3
     """Resolution that a CPU works at."""
     finest: float = 0.1

@@ -74,12 +74,19 @@ class Trial:
 
     def lay_out(self, place: str) -> Fold:
         """The files of a set."""
-        ground = self.ground if place == self.place else self.others[place]
-        return lay_out(ground, self.data, self.folder / place, self.fold)
+        return lay_out(self.ground_of(place), self.data, self.folder_of(place), self.fold)
+
+    def ground_of(self, place: str) -> Ground:
+        """The ground of a set."""
+        return self.ground if place == self.place else self.others[place]
+
+    def folder_of(self, place: str) -> Path:
+        """Where a set's files lie; another folder for every other ground."""
+        return self.folder / f"{place}_{digest(self.ground_of(place))}"
 
     def imagery(self, place: str) -> Imagery:
         """How a set is read."""
-        ground = self.ground if place == self.place else self.others[place]
+        ground = self.ground_of(place)
         return Imagery(metres_per_pixel=max(ground.finest, ground.metres_per_pixel / self.means.finer))
 
     def pairs(self) -> list[Path]:
@@ -94,7 +101,7 @@ class Trial:
     def _cut(self, place: str) -> Path:
         rules = [asdict(self.contender.pairs), self.means.tile_size, asdict(self.imagery(place))]
         kind = digest([dict(self.labels.categories), *rules])
-        pairs = self.folder / place / f"pairs_{self.fold}_{kind}"
+        pairs = self.folder_of(place) / f"pairs_{self.fold}_{kind}"
         if pairs.exists():
             return pairs
         fold, labels, imagery = self.lay_out(place), self.labels, self.imagery(place)

@@ -17,9 +17,12 @@ from pipeline.inference import InferenceRules
 from pipeline.raster import Imagery, Raster, read_grid, read_header
 from pipeline.steps.cost import measured_rates
 from pipeline.steps.detections import Detector, infer_tiles
+from pipeline.steps.drawing import Seen
 from pipeline.tiling import TilingRules, build_tile_index, tile_windows
 from pipeline.vectorize import VectorizeRules
+from tests.benchmarks.network_masks import look
 from tests.benchmarks.rows import Row
+from tests.benchmarks.seams.scenes import typical
 from tests.benchmarks.stages.imagery import write_jpeg
 
 CATEGORIES = ("foundation", "unfinished", "completed")
@@ -29,10 +32,25 @@ LIMIT = 20
 """Detections per tile, as in a village; random weights would find as many as they may."""
 
 
+class _Learnt(Detector):
+    """A network of random weights whose masks are as rough as those of one that learnt.
+
+    Its own are noise, and noise has outlines that are three times as long to draw as a building's.
+    """
+
+    masks: np.ndarray
+    """float32[LIMIT, 28, 28]."""
+
+    def look(self, images: np.ndarray) -> list[Seen]:
+        """What the network finds, with other masks."""
+        return [found._replace(masks=self.masks[: len(found.masks)]) for found in super().look(images)]
+
+
 def _detector(predictor: Predictor) -> Detector:
     rules = InferenceRules(batch_size=BATCH, device="cpu", detections_per_tile=LIMIT)
-    detector = Detector(Path("none.h5"), CATEGORIES, rules, VectorizeRules())
+    detector = _Learnt(Path("none.h5"), CATEGORIES, rules, VectorizeRules())
     detector.predictor = predictor
+    detector.masks = np.concatenate([seen.masks for seen in look(typical(300), 8)])[:LIMIT]
     return detector
 
 

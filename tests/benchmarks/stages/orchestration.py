@@ -13,7 +13,7 @@ from tests.benchmarks.rows import Row, exponent
 
 STAGE = "orchestration of 20k tiles"
 TILES = (5_000, 10_000, 20_000)
-PEER_TASKS = (250, 500, 1_000)
+PEER_TASKS = (1_000, 2_000, 4_000)
 
 PER_TILE = """
 import json, logging, pathlib, sys, time, luigi
