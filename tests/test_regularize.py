@@ -109,12 +109,13 @@ def towns(draw: st.DrawFn) -> np.ndarray:
 @settings(deadline=None, max_examples=60)
 @given(houses(), seeds)
 def test_ragged_walls_become_the_straight_ones(house, seed):
-    raw = polygons(ragged(house, seed))
+    raw = polygons(ragged(house, seed, wobble_px=0.6))
     (shape,), (status,) = regularize(raw)
     assert status == "right_angles"
     assert np.abs(corner_cosines(shape)).max() < 1e-9
     assert shapely.get_num_coordinates(shape) == shapely.get_num_coordinates(house)
-    assert iou(polygons(shape), polygons(house)) > iou(raw, polygons(house))
+    # Of one outline in thousands the noise itself leans towards the house.
+    assert iou(polygons(shape), polygons(house)) > iou(raw, polygons(house)) - 0.005
 
 
 @settings(deadline=None, max_examples=30)
