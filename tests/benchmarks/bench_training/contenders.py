@@ -30,6 +30,7 @@ class Means(NamedTuple):
 IMAGENET = "weights/resnet50_imagenet.pth"
 """From the folder of data: a ResNet-50 that halves its maps in 1 x 1 convolutions."""
 
+_VARIED = {"scale_min": 0.7, "scale_max": 1.4, "rotation": 15.0, "paste": 5}
 CPU = Means(
     finer=1,
     tile_size=256,
@@ -48,7 +49,7 @@ CPU = Means(
 LIGHT = Means(
     finer=2,
     tile_size=512,
-    shown=4000,
+    shown=2000,
     knobs={
         "network": "maskrcnn_resnet50_light",
         "trainable_stages": 2,
@@ -56,8 +57,10 @@ LIGHT = Means(
         "batch_size": 2,
         "learning_rate": 5e-4,
         "warmup_steps": 50,
-    },
+    }
+    | _VARIED,
     start=IMAGENET,
+    whole=False,
 )
 """What a CPU affords that learns for half an hour."""
 
@@ -105,7 +108,6 @@ class Contender:
 _ONE = (1,)
 _UNLIT = {"brightness": 0.0, "contrast": 0.0, "tint": 0.0}
 _FLIPPED = _UNLIT | {"scale_min": 1.0, "scale_max": 1.0, "rotation": 0.0, "paste": 0}
-_VARIED = {"scale_min": 0.7, "scale_max": 1.4, "rotation": 15.0, "paste": 5}
 CONTENDERS: dict[str, Contender] = {
     "ours": Contender("**ours**"),
     "reference": Contender("torchvision's reference training, as long", is_reference=True),
