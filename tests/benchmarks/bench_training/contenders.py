@@ -30,7 +30,8 @@ class Means(NamedTuple):
 IMAGENET = "weights/resnet50_imagenet.pth"
 """From the folder of data: a ResNet-50 that halves its maps in 1 x 1 convolutions."""
 
-_VARIED = {"scale_min": 0.7, "scale_max": 1.4, "rotation": 15.0, "paste": 5}
+_SCALED, _TURNED, _PASTED = {"scale_min": 0.7, "scale_max": 1.4}, {"rotation": 15.0}, {"paste": 5}
+_VARIED = _SCALED | _TURNED | _PASTED
 CPU = Means(
     finer=1,
     tile_size=256,
@@ -134,9 +135,9 @@ CONTENDERS: dict[str, Contender] = {
     ),
     "no_flips": Contender("no flips", {"flips": False}, folds=_ONE),
     "no_colour": Contender("no colour", _UNLIT, folds=_ONE),
-    "scale": Contender("and scale .7 - 1.4", {"scale_min": 0.7, "scale_max": 1.4}, folds=_ONE),
-    "rotation": Contender("and turns up to 15 degrees", {"rotation": 15.0}, folds=_ONE),
-    "paste": Contender("and up to 5 buildings pasted", {"paste": 5}, folds=_ONE),
+    "scale": Contender("and scale .7 - 1.4", _SCALED, folds=_ONE),
+    "rotation": Contender("and turns up to 15 degrees", _TURNED, folds=_ONE),
+    "paste": Contender("and up to 5 buildings pasted", _PASTED, folds=_ONE),
     "camera": Contender(
         "and blur, JPEG, saturation, hue",
         {"blur": 1.5, "jpeg_quality": 50, "saturation": 0.2, "hue": 8.0},
