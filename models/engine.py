@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from models.dataset import TileDataset, collate_fn
+from models.dataset import TileDataset
 from models.distributed import any_process, deal
-from models.interruption import leave_termination_to_parent
 from models.learner import Batch, Learner, learning_rate
+from models.loading import load_batches
 from models.sampling import Draw
 
 OnProgress = Callable[[float, str], None]
@@ -69,7 +68,7 @@ def train_one_epoch(
     groups = chunks(deal(chunks(draws, recipe.batch_size)), recipe.accumulate)
     total = recipe.epochs * len(groups)
     ahead = [batch for group in groups[epoch.steps :] for batch in group]
-    batches = _watch(load_batches(learner, data, ahead), epoch)
+    batches = _watch(load_batches(data, ahead, learner.device), epoch)
     learner.model.train()
     for group in groups[epoch.steps :]:
         done = epoch.number * len(groups) + epoch.steps
@@ -98,7 +97,7 @@ def evaluate(learner: Learner, data: TileDataset) -> dict[str, float]:
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     with torch.no_grad():
-        for batch in load_batches(learner, data, batches):
+        for batch in load_batches(data, batches, learner.device):
             for name, value in learner.losses(model, batch).items():
                 sums[name] += value.item()
     return {name: value / len(batches) for name, value in sums.items()}
@@ -107,31 +106,6 @@ def evaluate(learner: Learner, data: TileDataset) -> dict[str, float]:
 def chunks(values: Sequence[Any], size: int) -> list[list[Any]]:
     """Return the values in lists of a size, the last one of what is left."""
     return [list(values[start : start + size]) for start in range(0, len(values), size)]
-
-
-def load_batches(learner: Learner, data: TileDataset, batches: list[list[Any]]) -> Iterator[Batch]:
-    """Yield the batches of a dataset that have these keys, on the learner's device."""
-    device = learner.device
-    loader = DataLoader(
-        data,
-        batch_sampler=batches,
-        num_workers=learner.recipe.workers,
-        collate_fn=collate_fn,
-        worker_init_fn=leave_termination_to_parent,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # a loader draws a number from it even where it needs none
-    )
-    for images, targets in loader:
-        yield (
-            [image.to(device, non_blocking=True) for image in images],
-            [
-                {
-                    name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-                    for name, value in target.items()
-                }
-                for target in targets
-            ],
-        )
 
 
 def _watch(batches: Iterator[Batch], epoch: Epoch) -> Iterator[Batch]:

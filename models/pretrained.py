@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import pickle
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ from models.anchors import fit_anchors
 from models.download import download
 from models.errors import WeightsError
 from models.maskrcnn import ANCHOR_SIZES, MaskRCNN, build
-from models.recipe import Recipe
+from models.recipe import Network, Recipe
 from models.weights import read_weights
 
 logger = logging.getLogger(__name__)
@@ -74,6 +77,25 @@ def build_initial(recipe: Recipe, categories: tuple[str, ...], sides: np.ndarray
         _load(model, state, whole, recipe)
         _hold_stages(model, recipe.trainable_stages)
     return model
+
+
+def is_within_reach(network: Network, name: str, patience_s: float = 3.0) -> bool:
+    """Return whether torchvision's weights were fetched before, or their server answers in so many seconds.
+
+    Args:
+        network: of `models.recipe.NETWORKS`.
+        name: `imagenet` or `coco`, whichever torchvision offers for it.
+        patience_s: seconds.
+    """
+    url = PUBLISHED[network, name].url
+    if (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
+        return True
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=patience_s):
+            return True
+    except (OSError, HTTPException) as error:
+        logger.info("%s: %s", url, error)
+        return False
 
 
 def _read_initial(recipe: Recipe) -> tuple[StateDict, dict[str, Any]]:

@@ -16,9 +16,10 @@ import torch
 from models.categories import check_categories
 from models.dataset import TileDataset
 from models.device import choose_device
-from models.engine import chunks, load_batches
+from models.engine import chunks
 from models.errors import TrainingError
 from models.learner import Learner
+from models.loading import load_batches
 from models.pretrained import build_initial
 from models.recipe import Recipe
 from models.sampling import draw_epoch, survey
@@ -71,7 +72,7 @@ def run_range_test(
         model = build_initial(recipe, names, survey(training, names, recipe).sides)
     learner, mean, means = Learner(model.to(device).train(), recipe, device), 0.0, list[float]()
     draws = draw_epoch(np.ones(len(training)), 0, recipe)
-    batches = load_batches(learner, TileDataset(training, names, recipe), chunks(draws, recipe.batch_size))
+    batches = load_batches(TileDataset(training, names, recipe), chunks(draws, recipe.batch_size), device)
     rates = np.geomspace(least, most, steps)
     for step, rate in enumerate(rates.tolist(), 1):
         try:

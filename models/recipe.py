@@ -119,8 +119,9 @@ class Recipe:
     """Whether the backbone is compiled: minutes at first, then faster steps on a GPU."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one."""
-    workers: int = 0
-    """Processes that read tiles ahead; the result does not depend on it. 0 reads in this one."""
+    workers: int = -1
+    """Processes that read tiles ahead; the result does not depend on it. 0 reads in this one, -1 takes as
+    many as suit the device: for a GPU one a core, 8 at most; none for a CPU, whose cores learn."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -146,13 +147,14 @@ _SHARE, _COUNT, _AMOUNT = (0, 1), (1, math.inf), (0, math.inf)
 _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "batch_size", "accumulate", "validate_every", "blur"), _COUNT),
     **dict.fromkeys(("tiles_per_epoch", "mine_every", "patience", "warmup_steps", "paste"), _AMOUNT),
-    **dict.fromkeys(("weight_decay", "gradient_clip", "min_item_px", "workers", "seed"), _AMOUNT),
+    **dict.fromkeys(("weight_decay", "gradient_clip", "min_item_px", "seed"), _AMOUNT),
     **dict.fromkeys(("rare_share", "negative_share", "min_visible_share", "ema_decay"), _SHARE),
     **dict.fromkeys(("brightness", "contrast", "tint", "saturation"), _SHARE),
     "trainable_stages": (0, 5),
     "rotation": (0, 45),
     "hue": (0, 180),
     "jpeg_quality": (1, 100),
+    "workers": (-1, math.inf),
 }
 """Least and most of the knobs that are numbers."""
 

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from rasterio.transform import Affine
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from models.categories import unknown_label
-from models.dataset import TileDataset, collate_fn
+from models.dataset import TileDataset
 from models.errors import DatasetError
 from models.recipe import Recipe
-from models.sampling import Draw, draw_epoch
+from models.sampling import Draw
 from models.tiles import read_items
 
 RECIPE = Recipe()
@@ -144,25 +143,6 @@ def test_showing_depends_on_seed_epoch_and_position_alone(tmp_path):
     )
     assert not all(torch.equal(image, other[draw][0]) for image, draw in zip(images, draws, strict=True))
     assert len({image.numpy().tobytes() for image in images}) > 8
-
-
-def test_reading_processes_change_nothing(tmp_path):
-    strong = replace(RECIPE, rotation=10.0, scale_min=0.6, scale_max=1.5, paste=2, blur=2.0, jpeg_quality=50)
-    data = TileDataset(tiles(tmp_path), CATEGORIES, strong)
-    draws = draw_epoch(np.ones(len(data)), 0, RECIPE)
-    here, there = (
-        [
-            (image, target)
-            for images, targets in torch.utils.data.DataLoader(
-                data, batch_sampler=[draws[:2], draws[2:]], num_workers=workers, collate_fn=collate_fn
-            )
-            for image, target in zip(images, targets, strict=True)
-        ]
-        for workers in (0, 2)
-    )
-    for (image, target), (same_image, same_target) in zip(here, there, strict=True):
-        assert torch.equal(image, same_image) and torch.equal(target["masks"], same_target["masks"])
-        assert target["seed"] == same_target["seed"]
 
 
 def test_every_showing_has_a_seed_of_its_own(tmp_path):

@@ -1,18 +1,23 @@
+import configparser
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from painted_tiles import CATEGORIES
+from range_server import serving
 from torchvision.models import resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
+from models import pretrained
 from models.anchors import fit_anchors
 from models.download import download
 from models.errors import WeightsError
 from models.maskrcnn import ANCHOR_SIZES, build
-from models.pretrained import build_initial
+from models.pretrained import build_initial, is_within_reach
 from models.recipe import Recipe
+from pipeline.steps.adding import write_settings
 
 SMALL = ANCHOR_SIZES["maskrcnn_small"]
 
@@ -87,6 +92,34 @@ def test_the_light_network_takes_any_resnet50(tmp_path):
     learning = {name.split(".")[0] for name, weight in body.named_parameters() if weight.requires_grad}
     assert learning == {"layer3"} and _frozen(body) == 43
     assert body["layer2"][0].conv1.stride == (2, 2) and body["layer2"][0].conv2.stride == (1, 1)
+
+
+def test_weights_within_reach_are_told_from_those_that_are_not(tmp_path, monkeypatch):
+    """Served by somebody, not there any more, and, though nobody answers, fetched before."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    (tmp_path / "coco.pth").touch()
+    key = ("maskrcnn_resnet50_fpn_v2", "coco")
+    with serving(tmp_path) as served:
+        for name, is_there in (("coco.pth", True), ("none.pth", False)):
+            monkeypatch.setitem(pretrained.PUBLISHED, key, SimpleNamespace(url=f"{served.address}/{name}"))
+            assert is_within_reach(*key) is is_there
+    assert not is_within_reach(*key)
+    fetched = tmp_path / "cache" / "hub" / "checkpoints" / "none.pth"
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    assert is_within_reach(*key)
+
+
+@pytest.mark.parametrize("within_reach", [True, False])
+def test_with_a_gpu_learning_begins_with_given_weights_where_they_can_be_had(
+    tmp_path, monkeypatch, within_reach
+):
+    monkeypatch.setattr(pretrained, "is_within_reach", lambda network, name: within_reach)
+    assert write_settings(tmp_path, gpu=True) and not write_settings(tmp_path, gpu=True)
+    found = configparser.ConfigParser()
+    found.read(tmp_path / "luigi.cfg")
+    assert found.get("Training", "initial_weights", fallback="") == ("coco" if within_reach else "")
+    assert ("out of reach" in (tmp_path / "luigi.cfg").read_text()) is not within_reach
 
 
 def test_anchors_are_the_middles_of_sizes():

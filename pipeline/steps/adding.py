@@ -117,6 +117,8 @@ def _same(there: Path, path: Path) -> bool:
 def write_settings(folder: Path, gpu: bool | None = None) -> bool:
     """Writes a luigi.cfg that suits a machine where a folder has none; returns whether it did.
 
+    With a GPU learning begins with torchvision's weights, if they can be had from there.
+
     Args:
         folder: the workspace.
         gpu: whether the machine has one; None looks.
@@ -124,12 +126,19 @@ def write_settings(folder: Path, gpu: bool | None = None) -> bool:
     path = folder / "luigi.cfg"
     if path.exists():
         return False
-    if gpu is None:
-        import torch
-
-        gpu = torch.cuda.is_available()
-    path.write_text(_FOR_ALL + ("" if gpu else _FOR_CPU), encoding="utf-8")
+    path.write_text(_FOR_ALL + _for_machine(gpu), encoding="utf-8")
     return True
+
+
+def _for_machine(gpu: bool | None) -> str:
+    import torch
+
+    from models.pretrained import is_within_reach
+    from models.recipe import Recipe
+
+    if not (torch.cuda.is_available() if gpu is None else gpu):
+        return _FOR_CPU
+    return _FOR_GPU if is_within_reach(Recipe.network, "coco") else _FOR_GPU_ALONE
 
 
 _FOR_ALL = """\
@@ -148,4 +157,17 @@ learning_rate = 0.001
 [Tiling]
 tile_size = 512
 overlap = 128
+"""
+_FOR_GPU = """\
+
+# Learning begins with torchvision's network, which has seen many things; it is fetched once.
+[Training]
+initial_weights = coco
+"""
+_FOR_GPU_ALONE = """\
+
+# torchvision's weights are out of reach from here, and learning begins from nothing, which takes many more
+# labels. Where you have a copy of them (.pth), or of a ResNet-50's, name it:
+# [Training]
+# initial_weights = maskrcnn_resnet50_fpn_v2_coco.pth
 """

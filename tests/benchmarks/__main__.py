@@ -30,6 +30,7 @@ STAGES = [
     "orchestration",
     "memory",
     "inference",
+    "operations",
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 SECTION = re.compile(r"(?<=<!-- stages:begin -->\n).*(?=<!-- stages:end -->)", re.DOTALL)

@@ -69,7 +69,7 @@ GPU = Means(
     finer=2,
     tile_size=512,
     shown=6000,
-    knobs={"network": "maskrcnn_resnet50_fpn_v2", "anchors": "fitted", "workers": 8},
+    knobs={"network": "maskrcnn_resnet50_fpn_v2", "anchors": "fitted"},
     start=IMAGENET,
 )
 """What is left out of `knobs` is as `models.recipe.Recipe` has it."""
