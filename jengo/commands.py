@@ -123,7 +123,7 @@ def add(
 
     if name and len(images) > 1:
         raise SettingsError("names one image", where="--name", found=name, remedy="Add them one by one.")
-    if write_settings(Path()):
+    if write_settings(Path(), images[0]):
         typer.echo("luigi.cfg: written, with settings for this machine")
     workspace = _workspace()
     for image in images:

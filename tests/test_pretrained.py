@@ -1,4 +1,3 @@
-import configparser
 import hashlib
 from types import SimpleNamespace
 
@@ -17,7 +16,6 @@ from models.errors import WeightsError
 from models.maskrcnn import ANCHOR_SIZES, build
 from models.pretrained import build_initial, is_within_reach
 from models.recipe import Recipe
-from pipeline.steps.adding import write_settings
 
 SMALL = ANCHOR_SIZES["maskrcnn_small"]
 
@@ -108,18 +106,6 @@ def test_weights_within_reach_are_told_from_those_that_are_not(tmp_path, monkeyp
     fetched.parent.mkdir(parents=True)
     fetched.touch()
     assert is_within_reach(*key)
-
-
-@pytest.mark.parametrize("within_reach", [True, False])
-def test_with_a_gpu_learning_begins_with_given_weights_where_they_can_be_had(
-    tmp_path, monkeypatch, within_reach
-):
-    monkeypatch.setattr(pretrained, "is_within_reach", lambda network, name: within_reach)
-    assert write_settings(tmp_path, gpu=True) and not write_settings(tmp_path, gpu=True)
-    found = configparser.ConfigParser()
-    found.read(tmp_path / "luigi.cfg")
-    assert found.get("Training", "initial_weights", fallback="") == ("coco" if within_reach else "")
-    assert ("out of reach" in (tmp_path / "luigi.cfg").read_text()) is not within_reach
 
 
 def test_anchors_are_the_middles_of_sizes():
