@@ -25,7 +25,7 @@ from pipeline.inference import READ_AHEAD, InferenceRules
 from pipeline.raster import Imagery
 from pipeline.schema import CoarseTile, Grid, Tile, TileIndex
 from pipeline.steps import Progress
-from pipeline.steps.drawing import Draughtsman, Seen, tile_path
+from pipeline.steps.drawing import Draughtsman, Seen, get_ready, tile_path
 from pipeline.steps.reading import Batches
 from pipeline.tiling import in_panels
 from pipeline.vectorize import VectorizeRules
@@ -82,6 +82,13 @@ class Detector:
                 remedy=f"Use weights trained for {', '.join(self.categories)}, or change the setting.",
             )
         return predictor
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether the network will compute on a GPU."""
+        from models.device import choose_device
+
+        return choose_device(self.rules.device).type == "cuda"
 
     def detect(
         self,
@@ -205,18 +212,18 @@ class _Line:
 
     def run(self, todo: Sequence[Sequence[Tile]]) -> Iterator[tuple[int, float]]:
         """Infers batches; yields tiles written so far, and per second, after each."""
-        detector, clock = self.detector, self.clock
-        on_gpu = detector.predictor.device.type == "cuda"
-        draughtsman = detector.draughtsman(self.index.image_id, self.index.grid)
+        detector, clock, on_gpu = self.detector, self.clock, self.detector.is_on_gpu
         reading = Batches(
             self.source, self.index.grid, self.imagery, todo, detector.rules.workers, pinned=on_gpu
         )
-        clock.started = time.perf_counter()
         with (
             scratch_folder(self.folder) as scratch,
-            reading as batches,
             _writers(detector.rules.writers if on_gpu else 0) as writers,
+            reading as batches,
         ):
+            # Writers start, and the first tiles are read, while the network is loaded.
+            draughtsman = detector.draughtsman(self.index.image_id, self.index.grid)
+            clock.started = time.perf_counter()
             drawn: deque[tuple[int, Future]] = deque()
             waited = time.perf_counter()
             for batch in batches:
@@ -253,4 +260,7 @@ def _writers(processes: int) -> Executor:
     if not processes:
         return ThreadPoolExecutor(1, "drawing")
     # Not forked: this process holds a GPU and threads.
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    writers = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    for _ in range(processes):
+        writers.submit(get_ready)
+    return writers
