@@ -1,7 +1,8 @@
 """Batches of training tiles on a device, read ahead by other processes where a GPU would wait for them.
 
 Reading and showing a tile of 1024 px takes a core some 40 ms, a GPU learns from it in less. Masks come
-from the other processes as bits: an eighth of the shared memory, which containers have little of.
+to a GPU as bits: an eighth of the memory that processes share, which containers have little of, and of
+what is copied; the GPU unpacks them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ _SHARED, _SHARED_MIB = Path("/dev/shm"), 1024
 def load_batches(data: TileDataset, batches: list[list[Any]], device: torch.device) -> Iterator[Batch]:
     """Yield the batches of a dataset that have these keys, on a device, read as `Recipe.workers` says."""
     processes = min(reading_processes(data.recipe.workers, device), len(batches))
+    packs = processes > 0 and device.type != "cpu"
     loader = DataLoader(
         data,
         batch_sampler=batches,
         num_workers=processes,
-        collate_fn=_collate_packed if processes else collate_fn,
+        collate_fn=_collate_packed if packs else collate_fn,
         worker_init_fn=leave_termination_to_parent,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # a loader draws a number from it even where it needs none

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from another_device import NAME, another_device
 from painted_tiles import CATEGORIES, item, tiles, write_tile
 
 from models import loading
@@ -19,30 +20,43 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 STRONG = Recipe(rotation=10.0, scale_min=0.6, scale_max=1.5, paste=2, blur=2.0, jpeg_quality=50)
 
 
-def test_reading_processes_change_nothing(tmp_path):
-    """Masks of a width that is no multiple of eight, and of tiles without items, come as they went."""
-    learnt = [
-        *tiles(tmp_path),
-        write_tile(tmp_path, "r0001_c0000", [item(5, 5, 60, 50)], width=90, height=70),
-    ]
+def samples(folder, workers, device):
+    """A few tiles read for a device, back on the CPU; the width of one is no multiple of eight."""
+    odd = write_tile(folder, "r0001_c0000", [item(5, 5, 60, 50)], width=90, height=70)
+    learnt = [*tiles(folder), odd]
     draws = draw_epoch(np.ones(len(learnt)), 0, STRONG)
-    here, there = (
-        [
-            sample
-            for images, targets in load_batches(
-                TileDataset(learnt, CATEGORIES, replace(STRONG, workers=workers)), [draws[:2], draws[2:]], CPU
-            )
-            for sample in zip(images, targets, strict=True)
-        ]
-        for workers in (0, 2)
-    )
-    assert len(here) == len(there) == len(draws)
-    for (image, target), (same_image, same_target) in zip(here, there, strict=True):
-        assert torch.equal(image, same_image) and target.keys() == same_target.keys()
-        for name, value in target.items():
-            same = same_target[name]
-            assert type(value) is type(same) and getattr(value, "dtype", None) == getattr(same, "dtype", None)
-            assert torch.equal(value, same) if torch.is_tensor(value) else value == same
+    data = TileDataset(learnt, CATEGORIES, replace(STRONG, workers=workers))
+    return [
+        {name: value.cpu() if torch.is_tensor(value) else value for name, value in sample.items()}
+        for images, targets in load_batches(data, [draws[:2], draws[2:]], device)
+        for sample in (target | {"image": image} for image, target in zip(images, targets, strict=True))
+    ]
+
+
+def assert_same(some, others):
+    assert len(some) == len(others) == 5
+    for one, other in zip(some, others, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            if torch.is_tensor(value):
+                assert torch.equal(value, other[name]) and value.dtype == other[name].dtype, name
+            else:
+                assert value == other[name], name
+
+
+def test_reading_processes_change_nothing(tmp_path):
+    assert_same(samples(tmp_path, 0, CPU), samples(tmp_path, 2, CPU))
+
+
+def test_masks_come_to_another_device_as_bits_and_are_the_same_there(tmp_path, monkeypatch):
+    sent = []
+    unpacked = loading._unpacked
+    monkeypatch.setattr(loading, "_unpacked", lambda target: sent.append(set(target)) or unpacked(target))
+    with another_device():
+        there = samples(tmp_path, 2, torch.device(NAME))
+    assert_same(samples(tmp_path, 0, CPU), there)
+    assert all("mask_bits" in names and "masks" not in names for names in sent[:5])
+    assert all("masks" in names for names in sent[5:])
 
 
 @pytest.fixture
