@@ -16,6 +16,9 @@ In the order of a run:
 8. `weights`     the HDF5 file of weights and what is known about them
 9. `predict`     images → boxes, masks and the probability of every category
 
+Where it computes is for `device` to say, and how many tiles fit there for `memory`; `allocation` keeps at
+hand what a CPU's network frees.
+
 Importing this package does not import torch: the modules do, each for itself, except `categories`,
 `errors` and `recipe`, which settings may read at no cost.
 """

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from models.allocation import keep_freed_memory
 from models.device import choose_device, choose_dtype
 from models.errors import PredictionError
 from models.maskrcnn import MaskRCNN
@@ -69,6 +70,8 @@ class Predictor:
     ):
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if isinstance(weights, torch.nn.Module):
             self._model, self.digest = weights, ""
         else:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.allocation import keep_freed_memory
 from models.categories import check_categories
 from models.dataset import TileDataset
 from models.device import choose_device
@@ -85,6 +86,8 @@ def train(
     if not training:
         raise TrainingError("no tiles to learn from", remedy="Give at least one training tile")
     device, names = local_device(choose_device(recipe.device)), check_categories(categories)
+    if device.type == "cpu":
+        keep_freed_memory()
     contents = survey(training, names, recipe)
     with process_group(device), termination_noticed() as is_asked_to_stop:
         lesson = _Lesson(

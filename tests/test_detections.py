@@ -118,15 +118,17 @@ def test_the_share_that_must_be_valid_is_a_setting(tmp_path):
     assert counts["detections"] == 1 and counts["on_nodata"] == 3
 
 
-def test_tiles_read_ahead_by_other_processes_are_the_same(tmp_path):
+def test_tiles_read_ahead_are_the_same(tmp_path, monkeypatch):
+    """As beside a GPU, and as an image on the web is read."""
     pixels = village(4)
     pixels[3] = 255
     pixels[3, :, 220:] = 0
     image = write(tmp_path / "a.tif", pixels, photometric="rgb", alpha="yes")
     here, ahead = tmp_path / "here", tmp_path / "ahead"
-    for folder, workers in ((here, 0), (ahead, 2)):
+    for folder in (here, ahead):
         folder.mkdir()
-        counts, index = infer(folder, image, size=128, batch_size=3, workers=workers)
+        monkeypatch.setattr(detections, "is_remote", lambda source, is_so=folder is ahead: is_so)
+        counts, index = infer(folder, image, size=128, batch_size=3, workers=2)
         assert counts["tiles"] == counts["inferred"] == len(index.tiles) > 4
     for tile in index.tiles:
         one, other = (json.loads((folder / f"{tile.tile_id}.json").read_bytes()) for folder in (here, ahead))
@@ -148,8 +150,9 @@ def test_drawn_by_other_processes_it_is_the_same(tmp_path, monkeypatch):
         assert one["detections"] == other["detections"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_cannot_be_read_ends_the_shard_and_leaves_no_thread(tmp_path, workers):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_cannot_be_read_ends_the_shard_and_leaves_no_thread(tmp_path, monkeypatch, ahead):
+    monkeypatch.setattr(detections, "is_remote", lambda source: ahead)
     image = write(tmp_path / "a.tif", village(), compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     with rasterio.open(image) as src:
         offset = int(src.get_tag_item("BLOCK_OFFSET_5_3", "TIFF", bidx=1))
@@ -157,7 +160,7 @@ def test_what_cannot_be_read_ends_the_shard_and_leaves_no_thread(tmp_path, worke
     with open(image, "r+b") as file:
         file.seek(offset)
         file.write(b"\xff" * 200)
-    detector = bright_detector(batch_size=2, workers=workers)
+    detector = bright_detector(batch_size=2, workers=2)
     with pytest.raises(RasterError, match="pixels cannot be read"):
         infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
     assert not [thread for thread in threading.enumerate() if thread.name in ("reading", "jpeg", "drawing")]

@@ -7,6 +7,6 @@ here ever holds a whole image. Paletted and complex rasters are refused with the
 from pipeline.raster.grid import image_size, read_grid
 from pipeline.raster.header import Header, read_header
 from pipeline.raster.reader import Raster
-from pipeline.raster.source import Imagery
+from pipeline.raster.source import Imagery, is_remote
 
-__all__ = ["Header", "Imagery", "Raster", "image_size", "read_grid", "read_header"]
+__all__ = ["Header", "Imagery", "Raster", "image_size", "is_remote", "read_grid", "read_header"]

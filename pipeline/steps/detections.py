@@ -1,8 +1,7 @@
 """InferShard: from an image's windows through the network to one JSON per tile.
 
-Three things go on at once: a thread reads the next batches, the network computes this one, and the
-last ones are drawn and written. The network's process does nothing else, so that it never waits for
-what others could do.
+Three things go on at once: the network computes a batch, the last ones are drawn and written, and where
+a GPU computes or the image comes over a network, a thread reads the next ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import shapely
 from pipeline.atomic import scratch_folder
 from pipeline.errors import SettingsError
 from pipeline.inference import READ_AHEAD, InferenceRules
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, is_remote
 from pipeline.schema import CoarseTile, Grid, Tile, TileIndex
 from pipeline.steps import Progress
 from pipeline.steps.drawing import Draughtsman, Seen, get_ready, tile_path
@@ -213,9 +212,9 @@ class _Line:
     def run(self, todo: Sequence[Sequence[Tile]]) -> Iterator[tuple[int, float]]:
         """Infers batches; yields tiles written so far, and per second, after each."""
         detector, clock, on_gpu = self.detector, self.clock, self.detector.is_on_gpu
-        reading = Batches(
-            self.source, self.index.grid, self.imagery, todo, detector.rules.workers, pinned=on_gpu
-        )
+        # Beside a network on all of a CPU's cores a reader takes more of its time than reading in between.
+        ahead = detector.rules.workers if on_gpu or is_remote(self.source) else 0
+        reading = Batches(self.source, self.index.grid, self.imagery, todo, ahead, pinned=on_gpu)
         with (
             scratch_folder(self.folder) as scratch,
             _writers(detector.rules.writers if on_gpu else 0) as writers,
