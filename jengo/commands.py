@@ -119,7 +119,8 @@ def add(
     luigi.cfg gets one that suits this machine.
     """
     from pipeline.errors import SettingsError
-    from pipeline.steps.adding import add_input, write_settings
+    from pipeline.steps.adding import add_input
+    from pipeline.steps.first_settings import write_settings
 
     if name and len(images) > 1:
         raise SettingsError("names one image", where="--name", found=name, remedy="Add them one by one.")

@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from models import pretrained
 from models.recipe import Recipe
 from pipeline.errors import SourceError
-from pipeline.steps.adding import write_settings
+from pipeline.steps.first_settings import write_settings
 
 ROOT = Path(__file__).parents[1]
 
