@@ -49,8 +49,8 @@ class InferenceRules:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one."""
     workers: int = 2
-    """Threads that read tiles ahead of a GPU, or from the web, and decode them; 0 reads between batches, as a
-    network on a CPU does a file."""
+    """Threads that read tiles ahead and decode them; 0 reads between batches, as a network on all of a CPU's
+    cores does a file."""
     writers: int = 2
     """Processes that draw outlines and write files while a GPU computes; on a CPU one thread does."""
     compile: bool = False

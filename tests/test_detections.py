@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from pipeline.schema import Grid, Tile, Window
 from pipeline.settings import Tiling
 from pipeline.steps import detections
 from pipeline.steps.detection_rows import outlines_px, read_detections
-from pipeline.steps.detections import infer_tiles
+from pipeline.steps.detections import Detector, infer_tiles
 from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
 from pipeline.stores import label_frame, open_store
@@ -119,7 +120,6 @@ def test_the_share_that_must_be_valid_is_a_setting(tmp_path):
 
 
 def test_tiles_read_ahead_are_the_same(tmp_path, monkeypatch):
-    """As beside a GPU, and as an image on the web is read."""
     pixels = village(4)
     pixels[3] = 255
     pixels[3, :, 220:] = 0
@@ -127,12 +127,21 @@ def test_tiles_read_ahead_are_the_same(tmp_path, monkeypatch):
     here, ahead = tmp_path / "here", tmp_path / "ahead"
     for folder in (here, ahead):
         folder.mkdir()
-        monkeypatch.setattr(detections, "is_remote", lambda source, is_so=folder is ahead: is_so)
+        monkeypatch.setattr(Detector, "reads_ahead", lambda self, source, is_so=folder is ahead: is_so)
         counts, index = infer(folder, image, size=128, batch_size=3, workers=2)
         assert counts["tiles"] == counts["inferred"] == len(index.tiles) > 4
     for tile in index.tiles:
         one, other = (json.loads((folder / f"{tile.tile_id}.json").read_bytes()) for folder in (here, ahead))
         assert one["detections"] == other["detections"] and one["window"] == list(tile.window)
+
+
+def test_only_a_file_is_read_between_batches_and_only_where_no_core_is_free(monkeypatch):
+    detector = bright_detector(device="cpu")
+    monkeypatch.setattr(detections.os, "sched_getaffinity", lambda process: {0, 1})
+    for threads, ahead in ((2, False), (1, True)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        assert detector.reads_ahead(Path("image.tif")) is ahead
+        assert detector.reads_ahead("https://example.org/image.tif")
 
 
 def test_drawn_by_other_processes_it_is_the_same(tmp_path, monkeypatch):
@@ -152,7 +161,7 @@ def test_drawn_by_other_processes_it_is_the_same(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_what_cannot_be_read_ends_the_shard_and_leaves_no_thread(tmp_path, monkeypatch, ahead):
-    monkeypatch.setattr(detections, "is_remote", lambda source: ahead)
+    monkeypatch.setattr(Detector, "reads_ahead", lambda self, source: ahead)
     image = write(tmp_path / "a.tif", village(), compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     with rasterio.open(image) as src:
         offset = int(src.get_tag_item("BLOCK_OFFSET_5_3", "TIFF", bidx=1))

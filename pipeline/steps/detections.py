@@ -1,12 +1,13 @@
 """InferShard: from an image's windows through the network to one JSON per tile.
 
-Three things go on at once: the network computes a batch, the last ones are drawn and written, and where
-a GPU computes or the image comes over a network, a thread reads the next ones.
+Three things go on at once: the network computes a batch, the last ones are drawn and written, and a
+thread reads the next ones, unless the network computes on all of a CPU's cores.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,16 @@ class Detector:
         from models.device import choose_device
 
         return choose_device(self.rules.device).type == "cuda"
+
+    def reads_ahead(self, source: Path | str) -> bool:
+        """Whether an image is read while the network computes, and not in between.
+
+        Beside a network on all of a CPU's cores, a reader of a file takes it longer than reading would.
+        """
+        import torch
+
+        is_core_free = torch.get_num_threads() < len(os.sched_getaffinity(0))
+        return self.is_on_gpu or is_remote(source) or is_core_free
 
     def detect(
         self,
@@ -212,8 +223,7 @@ class _Line:
     def run(self, todo: Sequence[Sequence[Tile]]) -> Iterator[tuple[int, float]]:
         """Infers batches; yields tiles written so far, and per second, after each."""
         detector, clock, on_gpu = self.detector, self.clock, self.detector.is_on_gpu
-        # Beside a network on all of a CPU's cores a reader takes more of its time than reading in between.
-        ahead = detector.rules.workers if on_gpu or is_remote(self.source) else 0
+        ahead = detector.rules.workers if detector.reads_ahead(self.source) else 0
         reading = Batches(self.source, self.index.grid, self.imagery, todo, ahead, pinned=on_gpu)
         with (
             scratch_folder(self.folder) as scratch,
