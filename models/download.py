@@ -32,12 +32,17 @@ def download(url: str) -> Path:
             remedy="Add #sha256=<64 hexadecimal digits>, as sha256sum prints them",
         )
     wanted, name = digest[1], Path(urlsplit(address).path)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / f"{name.stem}-{wanted[:16]}{name.suffix}"
+    path = cached(f"{name.stem}-{wanted[:16]}{name.suffix}")
     if not path.exists() or _sha256(path) != wanted:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as part:
             _fetch(address, wanted, part)
     return path
+
+
+def cached(name: str) -> Path:
+    """Return where a fetched file of that name lies, or would lie: torchvision's place (`TORCH_HOME`)."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def _fetch(address: str, wanted: str, path: Path) -> None:

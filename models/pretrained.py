@@ -18,7 +18,7 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights, WeightsEnum
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
 from models.anchors import fit_anchors
-from models.download import download
+from models.download import cached, download
 from models.errors import WeightsError
 from models.maskrcnn import ANCHOR_SIZES, MaskRCNN, build
 from models.recipe import Network, Recipe
@@ -88,7 +88,7 @@ def is_within_reach(network: Network, name: str, patience_s: float = 3.0) -> boo
         patience_s: seconds.
     """
     url = PUBLISHED[network, name].url
-    if (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
+    if cached(Path(urlsplit(url).path).name).is_file():
         return True
     try:
         with urlopen(Request(url, method="HEAD"), timeout=patience_s):

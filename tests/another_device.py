@@ -41,7 +41,7 @@ class _Away(torch.Tensor):
         return made
 
     def tolist(self) -> list:
-        return self.held.tolist()
+        return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -39,8 +39,8 @@ def _for_machine(image: Path, gpu: bool | None) -> str:
     if torch.cuda.is_available() if gpu is None else gpu:
         return _FOR_GPU if is_within_reach(Recipe.network, "coco") else _FOR_GPU_ALONE
     if not is_within_reach("maskrcnn_resnet50_light", "imagenet"):
-        return _FOR_CPU_ALONE
-    return _FOR_CPU + (_COARSER if max(read_grid(image).ground_m_per_px) < _FINE_M else "")
+        return _FOR_CPU_ALONE + _SMALL_TILES
+    return _FOR_CPU + _SMALL_TILES + (_COARSER if max(read_grid(image).ground_m_per_px) < _FINE_M else "")
 
 
 _FINE_M = 0.1
@@ -75,6 +75,8 @@ epochs = 4
 batch_size = 2
 learning_rate = 0.0005
 warmup_steps = 50
+"""
+_SMALL_TILES = """\
 
 [Tiling]
 tile_size = 512
@@ -96,8 +98,4 @@ network = maskrcnn_small
 epochs = 40
 tiles_per_epoch = 100
 learning_rate = 0.001
-
-[Tiling]
-tile_size = 512
-overlap = 128
 """
