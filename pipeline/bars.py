@@ -78,13 +78,14 @@ def _free_line(lines: IO[str]) -> int:
     return MOST_LINES
 
 
-class AboveBars(logging.Filter):
-    """Takes the bars away before a record is written; each is drawn again when it next moves."""
+class LoggerAboveBars(logging.Logger):
+    """Takes the bars away until a record is written, in all processes; each comes back when it next moves."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """True: no record is dropped."""
-        if in_terminal():
-            with tqdm.get_lock():
-                sys.stderr.write(_CLEAR_BELOW)
-                sys.stderr.flush()
-        return True
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
+        """Hands the record to all handlers, as any logger does, with the bars taken away."""
+        if not in_terminal():
+            return super().callHandlers(record)
+        with tqdm.get_lock():
+            sys.stderr.write(_CLEAR_BELOW)
+            sys.stderr.flush()
+            super().callHandlers(record)

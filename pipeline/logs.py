@@ -12,7 +12,7 @@ import logging
 from luigi.parameter import ParameterException
 
 from models.errors import Mistake
-from pipeline.bars import AboveBars
+from pipeline.bars import LoggerAboveBars
 
 _NAMES = ("pipeline.errors.", "models.errors.")
 
@@ -36,8 +36,8 @@ class OneLineErrors(logging.Filter):
 
 
 def shorten_errors() -> None:
-    """Installs the filters on the logger that Luigi reports through, once."""
+    """Makes the logger that Luigi reports through tell mistakes in one line, above the bars."""
     logger = logging.getLogger("luigi-interface")
-    for kind in (OneLineErrors, AboveBars):
-        if not any(isinstance(present, kind) for present in logger.filters):
-            logger.addFilter(kind())
+    logger.__class__ = LoggerAboveBars
+    if not any(isinstance(present, OneLineErrors) for present in logger.filters):
+        logger.addFilter(OneLineErrors())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -110,8 +112,11 @@ class Screen:
 
     def __init__(self) -> None:
         self.rows, self.row, self.col = [""], 0, 0
+        self.begun = ""
 
     def feed(self, text: str) -> None:
+        text, begun = re.fullmatch(r"(.*?)(\x1b\[?\d*)?", self.begun + text, re.DOTALL).groups()
+        self.begun = begun or ""
         for part in re.findall(r"\x1b\[\d*[A-Z]|[\r\n]|[^\x1b\r\n]+", text):
             if part == "\r":
                 self.col = 0
@@ -130,29 +135,69 @@ class Screen:
                 self.col += len(part)
 
 
+def written(terminal: int) -> Iterator[str]:
+    """What is written to a terminal until nobody has it open any more; then it is closed."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    while True:
+        try:
+            yield decoder.decode(os.read(terminal, 65536))
+        except OSError:
+            return os.close(terminal)
+
+
 def test_a_terminal_shows_one_bar_for_each_task_and_whole_log_lines(folder):
     screen, seen = Screen(), set()
     main, other = pty.openpty()
     command = luigi_command("--local-scheduler", "--workers", "3")
     process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=other, stderr=other)
     os.close(other)
-    while True:
-        try:
-            text = os.read(main, 65536).decode(errors="replace")
-        except OSError:
-            break
+    for text in written(main):
         screen.feed(text)
         bars = [row for row in screen.rows if "%|" in row]
         names = [re.match(r"Slow \w|Bad", row)[0] for row in bars]
         assert len(names) == len(set(names)), bars
         seen |= {(name, len(names)) for name in names}
     process.wait(60)
-    os.close(main)
     assert {name for name, _ in seen} >= {"Slow a", "Slow b", "Slow c"}
     assert max(count for _, count in seen) >= 2, "several at a time"
     log = [row.strip() for row in screen.rows if "[pid" in row]
     assert all(re.match(r"(INFO|ERROR): \[pid", row) for row in log) and len(log) >= 8, log
     assert not [row for row in screen.rows if "%|" in row], "no bar is left behind"
+
+
+BARS_AND_LINES = """
+import logging, os
+from pipeline.bars import Bar
+
+logger = logging.getLogger("luigi-interface")
+logger.addHandler(logging.StreamHandler())
+drawing = os.fork()
+while not drawing:
+    bar = Bar("Slow a")
+    bar.show(0.5, "tile 15/30")
+    bar.close()
+for number in range(1000):
+    logger.error("line %d", number)
+os.kill(drawing, 9)
+"""
+
+
+def test_no_bar_is_drawn_into_a_line_of_the_log(tmp_path):
+    screen = Screen()
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import pipeline" + BARS_AND_LINES],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    for text in written(main):
+        screen.feed(text)
+    assert process.wait(60) == 0
+    log = [row.strip() for row in screen.rows if "line" in row]
+    assert log == [f"line {number}" for number in range(1000)]
 
 
 def test_a_log_is_quiet(folder):
