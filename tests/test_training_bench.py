@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -144,6 +146,22 @@ def test_the_reference_waits_for_ours(tmp_path):
     ours.result.parent.mkdir(parents=True)
     ours.result.write_text('{"seconds": 12.5}')
     assert schedule.seconds_of_ours(theirs, everything) == 12.5
+
+
+def test_nothing_is_begun_that_would_not_end_in_time(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+
+    class Nap:
+        contender = SimpleNamespace(is_reference=False)
+        result = tmp_path / "none.json"
+
+        def run(self, _seconds):
+            clock.now += 600.0
+
+    monkeypatch.setattr(schedule, "time", clock)
+    monkeypatch.setattr(schedule, "ProcessPoolExecutor", lambda jobs, **_: ThreadPoolExecutor(jobs))
+    assert len(list(schedule.run_all([Nap() for _ in range(9)], 1, 29.0))) == 2
+    assert len(list(schedule.run_all([Nap() for _ in range(9)], 1, 31.0))) == 3
 
 
 def test_the_reference_learns_as_torchvisions_script_does():

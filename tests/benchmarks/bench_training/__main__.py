@@ -7,8 +7,8 @@
 Where DATA is not there, painted scenes take its place. MEANS say what a machine affords: `cpu`, `light` (a
 CPU, half an hour a network) or `gpu`. With `cpu` ours begins with WEIGHTS: those of `make demo`, where they
 are there, else none; with the others it begins with ImageNet's, unless WEIGHTS are given. What was measured
-lies in FOLDER and is not measured again; a run that is broken off goes on. After MINUTES nothing new is
-begun, and the table holds what there is.
+lies in FOLDER and is not measured again; a run that is broken off goes on. Nothing is
+begun that would not end within MINUTES, and the table holds what there is.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--folds", nargs="+", type=int, metavar="N", choices=(0, 1, 2))
     parser.add_argument("--shown", type=int, metavar="TILES", help="tiles shown to every network")
     parser.add_argument("--start", type=Path, metavar="WEIGHTS", help="what ours begins with")
-    parser.add_argument("--minutes", type=float, default=24.0, help="after which nothing new is begun")
+    parser.add_argument("--minutes", type=float, default=28.0, help="in which all of it is to end")
     parser.add_argument("--jobs", type=int, help="trials at a time; one per core, one on a GPU")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     given = parser.parse_args()

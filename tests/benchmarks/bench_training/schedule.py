@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
@@ -28,24 +29,33 @@ def seconds_of_ours(trial: Trial, everything: Sequence[Trial]) -> float | None:
 
 
 def run_all(everything: list[Trial], jobs: int, minutes: float) -> Iterator[tuple[Trial, str]]:
-    """Runs what has no result yet, several at a time; yields each with what went wrong, if anything did."""
+    """Runs what has no result yet, several at a time; yields each with what went wrong, if anything did.
+
+    Nothing is begun that would not end within the minutes if it takes as long as its like did: to look
+    at ground takes the reference several times as long as the others.
+    """
     waiting = [trial for trial in everything if not trial.result.exists()]
     deadline = time.monotonic() + 60 * minutes
-    running: dict[Future, Trial] = {}
+    longest: dict[bool, float] = defaultdict(float)
+    running: dict[Future, tuple[Trial, float]] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin, initargs=(jobs,)) as pool:
         while waiting or running:
             for trial in list(waiting):
                 seconds = seconds_of_ours(trial, everything) if trial.contender.is_reference else 0.0
-                if len(running) < jobs and seconds is not None and time.monotonic() < deadline:
+                now = time.monotonic()
+                is_in_time = now + longest[trial.contender.is_reference] < deadline
+                if len(running) < jobs and seconds is not None and is_in_time:
                     waiting.remove(trial)
-                    running[pool.submit(trial.run, seconds)] = trial
+                    running[pool.submit(trial.run, seconds)] = trial, now
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                error = future.exception()
-                yield running.pop(future), "" if error is None else f"{type(error).__name__}: {error}"
+                error, (trial, begun) = future.exception(), running.pop(future)
+                alike = trial.contender.is_reference
+                longest[alike] = max(longest[alike], time.monotonic() - begun)
+                yield trial, "" if error is None else f"{type(error).__name__}: {error}"
 
 
 def _begin(jobs: int) -> None:
