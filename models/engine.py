@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.dataset import TileDataset
 from models.distributed import any_process, deal
 from models.learner import Batch, Learner, learning_rate
-from models.loading import load_batches
+from models.loading import TileLoader
 from models.sampling import Draw
 
 OnProgress = Callable[[float, str], None]
@@ -45,7 +44,7 @@ class Epoch:
 
 def train_one_epoch(
     learner: Learner,
-    data: TileDataset,
+    tiles: TileLoader,
     draws: Sequence[Draw],
     epoch: Epoch,
     on_progress: OnProgress,
@@ -55,7 +54,7 @@ def train_one_epoch(
 
     Args:
         learner: what learns.
-        data: from what.
+        tiles: from what.
         draws: the showings of the whole epoch.
         epoch: is kept up to date.
         on_progress: told about once a second.
@@ -68,7 +67,7 @@ def train_one_epoch(
     groups = chunks(deal(chunks(draws, recipe.batch_size)), recipe.accumulate)
     total = recipe.epochs * len(groups)
     ahead = [batch for group in groups[epoch.steps :] for batch in group]
-    batches = _watch(load_batches(data, ahead, learner.device), epoch)
+    batches = _watch(tiles.load(ahead), epoch)
     learner.model.train()
     for group in groups[epoch.steps :]:
         done = epoch.number * len(groups) + epoch.steps
@@ -78,26 +77,26 @@ def train_one_epoch(
         epoch.seconds = now - begun
         epoch.sums = {name: epoch.sums.get(name, 0.0) + value for name, value in losses.items()}
         if now - told >= 1:
-            told, tiles = now, epoch.steps * recipe.accumulate * recipe.batch_size
+            told, seen = now, epoch.steps * recipe.accumulate * recipe.batch_size
             place = f"epoch {epoch.number + 1}/{recipe.epochs}, step {epoch.steps}/{len(groups)}"
-            speed = f"{tiles / epoch.seconds:.1f} tiles/s"
+            speed = f"{seen / epoch.seconds:.1f} tiles/s"
             on_progress((done + 1) / total, f"{place}, loss {sum(losses.values()):.2f}, {speed}")
         if any_process(is_asked_to_stop(), learner.device):
             break
 
 
-def evaluate(learner: Learner, data: TileDataset) -> dict[str, float]:
+def evaluate(learner: Learner, tiles: TileLoader) -> dict[str, float]:
     """Return the mean losses over tiles as they are, by name; leaves weights and random state alone."""
-    if not len(data):
+    if not len(tiles.data):
         return {}
     sums: dict[str, float] = defaultdict(float)
-    batches, model = chunks(range(len(data)), learner.recipe.batch_size), learner.kept
+    batches, model = chunks(range(len(tiles.data)), learner.recipe.batch_size), learner.kept
     model.train()  # torchvision computes losses in no other mode
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     with torch.no_grad():
-        for batch in load_batches(data, batches, learner.device):
+        for batch in tiles.load(batches):
             for name, value in learner.losses(model, batch).items():
                 sums[name] += value.item()
     return {name: value / len(batches) for name, value in sums.items()}

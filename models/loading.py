@@ -31,24 +31,45 @@ _SHARED, _SHARED_MIB = Path("/dev/shm"), 1024
 """Where processes share memory, and how much of it eight of them may need."""
 
 
-def load_batches(data: TileDataset, batches: list[list[Any]], device: torch.device) -> Iterator[Batch]:
-    """Yield the batches of a dataset that have these keys, on a device, read as `Recipe.workers` says."""
-    processes = min(reading_processes(data.recipe.workers, device), len(batches))
-    packs = processes > 0 and device.type != "cpu"
-    loader = DataLoader(
-        data,
-        batch_sampler=batches,
-        num_workers=processes,
-        collate_fn=_collate_packed if packs else collate_fn,
-        worker_init_fn=leave_termination_to_parent,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # a loader draws a number from it even where it needs none
-    )
-    for images, targets in loader:
-        yield (
-            [image.to(device, non_blocking=True) for image in images],
-            [_unpacked({name: _sent(value, device) for name, value in target.items()}) for target in targets],
+class TileLoader:
+    """A dataset's batches on a device, epoch after epoch, read as `Recipe.workers` says.
+
+    Processes stay from one epoch to the next: eight take half a second to start and to end.
+
+    Args:
+        data: the tiles.
+        device: where their batches go.
+    """
+
+    def __init__(self, data: TileDataset, device: torch.device):
+        self.data = data
+        self._device = device
+        self._asked: list[list[Any]] = []
+        processes = reading_processes(data.recipe.workers, device) if len(data) else 0
+        packs = processes > 0 and device.type != "cpu"
+        self._loader = DataLoader(
+            data,
+            batch_sampler=self._asked,
+            num_workers=processes,
+            persistent_workers=processes > 0,
+            collate_fn=_collate_packed if packs else collate_fn,
+            worker_init_fn=leave_termination_to_parent,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # a loader draws a number from it even where it needs none
         )
+
+    def load(self, batches: list[list[Any]]) -> Iterator[Batch]:
+        """Yield the batches of tiles with these keys; what is left of those asked for before is dropped."""
+        self._asked[:] = batches
+        device = self._device
+        for images, targets in self._loader:
+            yield (
+                [image.to(device, non_blocking=True) for image in images],
+                [
+                    _unpacked({name: _sent(value, device) for name, value in target.items()})
+                    for target in targets
+                ],
+            )
 
 
 def reading_processes(workers: int, device: torch.device) -> int:

@@ -19,7 +19,7 @@ from models.device import choose_device
 from models.engine import chunks
 from models.errors import TrainingError
 from models.learner import Learner
-from models.loading import load_batches
+from models.loading import TileLoader
 from models.pretrained import build_initial
 from models.recipe import Recipe
 from models.sampling import draw_epoch, survey
@@ -72,7 +72,7 @@ def run_range_test(
         model = build_initial(recipe, names, survey(training, names, recipe).sides)
     learner, mean, means = Learner(model.to(device).train(), recipe, device), 0.0, list[float]()
     draws = draw_epoch(np.ones(len(training)), 0, recipe)
-    batches = load_batches(TileDataset(training, names, recipe), chunks(draws, recipe.batch_size), device)
+    batches = TileLoader(TileDataset(training, names, recipe), device).load(chunks(draws, recipe.batch_size))
     rates = np.geomspace(least, most, steps)
     for step, rate in enumerate(rates.tolist(), 1):
         try:

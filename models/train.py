@@ -28,6 +28,7 @@ from models.engine import OnProgress, evaluate, train_one_epoch
 from models.errors import TrainingError
 from models.interruption import termination_noticed
 from models.learner import Learner
+from models.loading import TileLoader
 from models.negatives import false_positives
 from models.predict import Predictor
 from models.pretrained import build_initial
@@ -49,9 +50,9 @@ Validate = Callable[[Predictor], dict[str, float]]
 class _Lesson:
     """What every epoch is given."""
 
-    training: TileDataset
+    training: TileLoader
     contents: Contents
-    validation: TileDataset
+    validation: TileLoader
     validate: Validate | None
     on_progress: OnProgress
     is_asked_to_stop: Callable[[], bool]
@@ -91,9 +92,9 @@ def train(
     contents = survey(training, names, recipe)
     with process_group(device), termination_noticed() as is_asked_to_stop:
         lesson = _Lesson(
-            TileDataset(training, names, recipe),
+            TileLoader(TileDataset(training, names, recipe), device),
             contents,
-            TileDataset(validation, names, recipe),
+            TileLoader(TileDataset(validation, names, recipe), device),
             validate,
             (on_progress or _log_progress) if is_first() else _tell_nobody,
             is_asked_to_stop,
@@ -105,18 +106,18 @@ def train(
 
 
 def _begin(lesson: _Lesson, recipe: Recipe, folder: Path, device: torch.device) -> Run:
-    categories = lesson.training.categories
+    data = lesson.training.data
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = build_initial(recipe, categories, lesson.contents.sides)
+        model = build_initial(recipe, data.categories, lesson.contents.sides)
     model = model.to(
         device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format
     )
     if recipe.compile:
         model.backbone.compile()
     knobs = {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
-    identity = knobs | {"categories": list(categories), "data_digest": digest_tiles(lesson.training.tiles)}
-    found = np.zeros(len(lesson.training), dtype=np.int64)
+    identity = knobs | {"categories": list(data.categories), "data_digest": digest_tiles(data.tiles)}
+    found = np.zeros(len(data), dtype=np.int64)
     run = Run(Learner(model, recipe, device), folder, identity, found)
     run.resume()
     return run
@@ -159,7 +160,7 @@ def _measure(run: Run, lesson: _Lesson) -> dict[str, float]:
 def _mine(run: Run, lesson: _Lesson) -> np.ndarray:
     if not is_first():
         return run.false_positives
-    return false_positives(_predictor(run.learner), lesson.training.tiles, lesson.contents.empty)
+    return false_positives(_predictor(run.learner), lesson.training.data.tiles, lesson.contents.empty)
 
 
 def _predictor(learner: Learner) -> Predictor:

@@ -1,5 +1,6 @@
 """Batches of training tiles, read here or by other processes."""
 
+import multiprocessing
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ from painted_tiles import CATEGORIES, item, tiles, write_tile
 
 from models import loading
 from models.dataset import TileDataset
-from models.loading import load_batches, reading_processes
+from models.loading import TileLoader, reading_processes
 from models.recipe import Recipe
 from models.sampling import draw_epoch
+from models.tiles import read_items
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 STRONG = Recipe(rotation=10.0, scale_min=0.6, scale_max=1.5, paste=2, blur=2.0, jpeg_quality=50)
@@ -28,7 +30,7 @@ def samples(folder, workers, device):
     data = TileDataset(learnt, CATEGORIES, replace(STRONG, workers=workers))
     return [
         {name: value.cpu() if torch.is_tensor(value) else value for name, value in sample.items()}
-        for images, targets in load_batches(data, [draws[:2], draws[2:]], device)
+        for images, targets in TileLoader(data, device).load([draws[:2], draws[2:]])
         for sample in (target | {"image": image} for image, target in zip(images, targets, strict=True))
     ]
 
@@ -46,6 +48,20 @@ def assert_same(some, others):
 
 def test_reading_processes_change_nothing(tmp_path):
     assert_same(samples(tmp_path, 0, CPU), samples(tmp_path, 2, CPU))
+
+
+def test_processes_stay_and_a_new_epoch_leaves_what_was_not_read_of_the_last(tmp_path):
+    learnt = tiles(tmp_path)
+    loader = TileLoader(TileDataset(learnt, CATEGORIES, Recipe(workers=2)), CPU)
+    begun = next(loader.load([[0, 1], [2], [3]]))
+    processes = {process.pid for process in multiprocessing.active_children()}
+    assert len(begun[0]) == 2 and len(processes) == 2
+    names = [[target["tile"] for target in targets] for _, targets in loader.load([[3], [2, 0]])]
+    third, first, last = (read_items(learnt[row].items).tile for row in (2, 0, 3))
+    assert names == [[last], [third, first]]
+    assert {process.pid for process in multiprocessing.active_children()} == processes
+    del loader
+    assert not multiprocessing.active_children()
 
 
 def test_masks_come_to_another_device_as_bits_and_are_the_same_there(tmp_path, monkeypatch):
