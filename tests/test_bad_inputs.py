@@ -39,7 +39,9 @@ SECONDS = 100
 
 @pytest.fixture(scope="session")
 def village(tmp_path_factory) -> Path:
-    """A workspace with two small images, and a network that has learnt nothing."""
+    """A workspace with two small images, and a network that has learnt nothing but finds something."""
+    import torch
+
     from models.maskrcnn import build
     from models.weights import WeightsMetadata, write_weights
 
@@ -54,7 +56,11 @@ def village(tmp_path_factory) -> Path:
     (workspace / "luigi.cfg").write_text(SETTINGS)
     categories = ("foundation", "unfinished", "completed")
     metadata = WeightsMetadata("maskrcnn_small", {}, categories)
-    write_weights(workspace / "given" / "weights.h5", build("maskrcnn_small", categories), metadata)
+    torch.manual_seed(0)
+    network = build("maskrcnn_small", categories)
+    # Masks as full as their boxes: those of a network by chance may be empty, all of them.
+    torch.nn.init.constant_(network.roi_heads.mask_predictor.mask_fcn_logits.bias, 9.0)
+    write_weights(workspace / "given" / "weights.h5", network, metadata)
     return workspace
 
 
