@@ -21,6 +21,7 @@ import torch
 
 from models.allocation import keep_freed_memory
 from models.categories import check_categories
+from models.compiling import check_compiler
 from models.dataset import TileDataset
 from models.device import choose_device
 from models.distributed import any_process, from_first, is_first, local_device, process_group
@@ -114,6 +115,7 @@ def _begin(lesson: _Lesson, recipe: Recipe, folder: Path, device: torch.device) 
         device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format
     )
     if recipe.compile:
+        check_compiler(device)
         model.backbone.compile()
     knobs = {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
     identity = knobs | {"categories": list(data.categories), "data_digest": digest_tiles(data.tiles)}

@@ -54,7 +54,8 @@ class InferenceRules:
     writers: int = 2
     """Processes that draw outlines and write files while a GPU computes; on a CPU one thread does."""
     compile: bool = False
-    """Whether the network's backbone is compiled: minutes at first, then faster on a GPU."""
+    """Whether the network's backbone is compiled: a minute at first, then faster; on a CPU only where a C++
+    compiler is there, and for large networks."""
     min_valid_share: float = 0.5
     """Share of a detection's area on valid pixels from which it counts, 0 to 1; the rest is cut off."""
 
