@@ -17,7 +17,7 @@ In the order of a run:
 9. `predict`     images → boxes, masks and the probability of every category
 
 Where it computes is for `device` to say, and how many tiles fit there for `memory`; `allocation` keeps at
-hand what a CPU's network frees.
+hand what a CPU's network frees, `compiling` makes its backbone faster where that is asked for.
 
 Importing this package does not import torch: the modules do, each for itself, except `categories`,
 `errors` and `recipe`, which settings may read at no cost.
