@@ -7,31 +7,16 @@ import shutil
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.errors import DeviceError
 
 
-class ConstantBackbone(nn.Module):
-    """A backbone that learns no more, compiled for a CPU with its weights as constants.
+class CompiledBackbone(nn.Module):
+    """A backbone that learns no more, compiled whenever it sees a new shape, which takes up to a minute.
 
-    Frozen batch norms go into convolutions, and activations with them.
-    """
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self._compiled = torch.compile(backbone, dynamic=False)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the backbone's maps by level; a shape seen for the first time takes up to a minute."""
-        from torch._inductor import config
-
-        # Also tracing asks for it, which an option of the compilation would not reach.
-        with config.patch(freezing=True):
-            return self._compiled(images)
-
-
-def compile_learnt(backbone: nn.Module, device: torch.device) -> nn.Module:
-    """Return a backbone that learns no more, to be compiled whenever it sees a new shape.
+    On a CPU its weights become constants: frozen batch norms go into convolutions, and activations with
+    them. A batch smaller than those before is filled up, since each size would be a shape of its own.
 
     Args:
         backbone: on the device.
@@ -40,11 +25,25 @@ def compile_learnt(backbone: nn.Module, device: torch.device) -> nn.Module:
     Raises:
         DeviceError: there is no compiler.
     """
-    check_compiler(device)
-    if device.type == "cpu":
-        return ConstantBackbone(backbone)
-    backbone.compile(mode="reduce-overhead", dynamic=False)
-    return backbone
+
+    def __init__(self, backbone: nn.Module, device: torch.device):
+        super().__init__()
+        check_compiler(device)
+        self._is_constant, self._batch = device.type == "cpu", 0
+        mode = None if self._is_constant else "reduce-overhead"
+        self._compiled = torch.compile(backbone, mode=mode, dynamic=False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the backbone's maps by level of images, float32[n,3,h,w]."""
+        from torch._inductor import config
+
+        count, batch = len(images), max(len(images), self._batch)
+        filled = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - count)) if count < batch else images
+        # Also tracing asks for it, which an option of the compilation would not reach.
+        with config.patch(freezing=self._is_constant):
+            maps = self._compiled(filled)
+        self._batch = batch  # only now: it fits into the memory
+        return {level: map_[:count] for level, map_ in maps.items()}
 
 
 def check_compiler(device: torch.device) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.allocation import keep_freed_memory
-from models.compiling import compile_learnt
+from models.compiling import CompiledBackbone
 from models.device import choose_device, choose_dtype
 from models.errors import PredictionError
 from models.maskrcnn import MaskRCNN
@@ -48,9 +48,8 @@ class Predictor:
         detections_per_tile: most detections kept of one image.
         channels_last: whether images lie in memory pixel by pixel.
         proposals_per_tile: most proposals that the heads look at in one image, 0 for the network's own.
-        compile: whether the backbone is compiled at the first batch, as CUDA graphs on a GPU, with its
-            weights as constants on a CPU. Its shapes never change, for a smaller batch is filled up; the
-            rest of the network, whose shapes do, stays as it is.
+        compile: whether the backbone is compiled at the first batch, see `models.compiling`; the rest of
+            the network, whose shapes change, stays as it is.
 
     Raises:
         WeightsError: the file is not weights of a known network.
@@ -90,8 +89,7 @@ class Predictor:
             for limit in limits:
                 limit["testing"] = min(proposals_per_tile, limit["testing"])
         if compile:
-            self._model.backbone = compile_learnt(self._model.backbone, self.device)
-        self._is_compiled, self._compiled_batch = compile, 0
+            self._model.backbone = CompiledBackbone(self._model.backbone, self.device)
         self._batch_limit: int | None = None
         self._memory_asked = False
 
@@ -119,7 +117,7 @@ class Predictor:
                         found=images.shape[2:],
                         remedy="Use smaller tiles, another device, or free its memory",
                     ) from error
-                self._batch_limit, self._compiled_batch = (len(batch) + 1) // 2, 0
+                self._batch_limit = (len(batch) + 1) // 2
                 logger.warning(
                     "out of memory with %d images, going on with %d", len(batch), self._batch_limit
                 )
@@ -138,17 +136,6 @@ class Predictor:
             self._batch_limit = room
             logger.warning("%.0f MiB are free: %d images at a time, not %d", free, room, shape[0])
 
-    def _filled_up(self, batch: np.ndarray) -> np.ndarray:
-        """As many images as the batches before, black ones at the end, for a compiled backbone.
-
-        For every other number it would be compiled once more.
-        """
-        if not self._is_compiled:
-            return batch
-        self._compiled_batch = max(self._compiled_batch, len(batch))
-        missing = self._compiled_batch - len(batch)
-        return np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
-
     @torch.inference_mode()
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Return what the backbone says of each of uint8[n,3,h,w] images, float32[n,d].
@@ -164,11 +151,11 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict_batch(self, batch: np.ndarray) -> list[Prediction]:
-        images = torch.from_numpy(np.ascontiguousarray(self._filled_up(batch)))
+        images = torch.from_numpy(np.ascontiguousarray(batch))
         images = images.to(self.device, non_blocking=images.is_pinned())
         self._model.eval()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            results = self._model(list(images))[: len(batch)]
+            results = self._model(list(images))
         # One transfer for each kind of array, not for each tile: every one makes a GPU wait.
         counts = np.cumsum([len(result["scores"]) for result in results])[:-1]
         arrays = [

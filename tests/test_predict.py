@@ -1,3 +1,4 @@
+import copy
 import shutil
 
 import numpy as np
@@ -19,13 +20,26 @@ class Cramped(torch.nn.Module):
         super().__init__()
         self.model, self.room, self.sizes = model, room, []
         self.network, self.categories, self.roi_heads = model.network, model.categories, model.roi_heads
-        self.backbone = model.backbone
 
     def forward(self, images):
         self.sizes.append(len(images))
         if len(images) > self.room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return self.model(images)
+
+
+class CrampedBackbone(torch.nn.Module):
+    """A backbone on a device whose memory holds `room` images."""
+
+    def __init__(self, backbone, room):
+        super().__init__()
+        self.backbone, self.room, self.sizes = backbone, room, []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        if len(images) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return self.backbone(images)
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +178,16 @@ def test_a_container_s_limit_counts(tmp_path):
 
 def test_a_compiled_backbone_sees_batches_of_one_size(model, monkeypatch):
     """Every other size would be compiled anew; where memory is short, the size is what fits."""
-    monkeypatch.setattr(predict, "compile_learnt", lambda backbone, _device: backbone)
+    monkeypatch.setattr(torch, "compile", lambda backbone, **_options: backbone)
+    monkeypatch.setattr(shutil, "which", lambda _compiler: "/usr/bin/g++")
+    plain = Predictor(model, "cpu", score_threshold=0.0).predict(_images(3))
     for room, sizes in ((5, [4, 4, 5]), (3, [4, 2, 2, 2, 2, 2, 2, 2])):
-        cramped = Cramped(model, room)
-        predictor = Predictor(cramped, "cpu", score_threshold=0.0, compile=True)
+        cramped = CrampedBackbone(model.backbone, room)
+        again = copy.deepcopy(model)
+        again.backbone = cramped
+        predictor = Predictor(again, "cpu", score_threshold=0.0, compile=True)
         found = [predictor.predict(_images(count)) for count in (4, 3, 5)]
         assert cramped.sizes == sizes and [len(each) for each in found] == [4, 3, 5]
-        plain = Predictor(model, "cpu", score_threshold=0.0).predict(_images(3))
         for one, other in zip(plain, found[1], strict=True):
             assert np.allclose(one.boxes, other.boxes, atol=1e-3)
 

@@ -167,6 +167,7 @@ def test_a_terminal_shows_one_bar_for_each_task_and_whole_log_lines(folder):
 
 BARS_AND_LINES = """
 import logging, os
+import pipeline
 from pipeline.bars import Bar
 
 logger = logging.getLogger("luigi-interface")
@@ -186,7 +187,7 @@ def test_no_bar_is_drawn_into_a_line_of_the_log(tmp_path):
     screen = Screen()
     main, other = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "import pipeline" + BARS_AND_LINES],
+        [sys.executable, "-c", BARS_AND_LINES],
         cwd=tmp_path,
         env=environment(tmp_path),
         stdout=other,
