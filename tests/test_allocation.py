@@ -34,7 +34,8 @@ def faults(how):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
 def test_maps_that_are_freed_are_used_again():
-    assert faults("keep") < 100 < 10_000 < faults("as it comes")
+    # Once more is asked for where something small lies in what was freed.
+    assert 10 * faults("keep") < faults("as it comes")
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
