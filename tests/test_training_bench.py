@@ -64,8 +64,7 @@ def test_who_takes_part(tmp_path):
 
     trunk = {"thawed", "thawed_norms"}
     assert set(CONTENDERS) - rows(GPU) == {"imagenet", "fitted"}
-    shown = {"scale", "rotation", "paste", "varied"}
-    assert set(CONTENDERS) - rows(LIGHT) == {"imagenet", "fitted", "thawed"} | shown
+    assert set(CONTENDERS) - rows(LIGHT) == {"imagenet", "fitted", "thawed"}
     assert set(CONTENDERS) - rows(CPU) == {"imagenet", "scratch", "anchors"} | trunk
     painted = CPU._replace(start=str(tmp_path / "painted.h5"))
     assert set(CONTENDERS) - rows(painted) == {"imagenet", "anchors"} | trunk

@@ -31,7 +31,6 @@ IMAGENET = "weights/resnet50_imagenet.pth"
 """From the folder of data: a ResNet-50 that halves its maps in 1 x 1 convolutions."""
 
 _SCALED, _TURNED, _PASTED = {"scale_min": 0.7, "scale_max": 1.4}, {"rotation": 15.0}, {"paste": 5}
-_VARIED = _SCALED | _TURNED | _PASTED
 CPU = Means(
     finer=1,
     tile_size=256,
@@ -58,8 +57,7 @@ LIGHT = Means(
         "batch_size": 2,
         "learning_rate": 5e-4,
         "warmup_steps": 50,
-    }
-    | _VARIED,
+    },
     start=IMAGENET,
     whole=False,
 )
@@ -143,7 +141,7 @@ CONTENDERS: dict[str, Contender] = {
         {"blur": 1.5, "jpeg_quality": 50, "saturation": 0.2, "hue": 8.0},
         folds=_ONE,
     ),
-    "varied": Contender("scale, turns and pasting together", _VARIED, folds=_ONE),
+    "varied": Contender("and scale, turns and pasting together", _SCALED | _TURNED | _PASTED, folds=_ONE),
     "pooled": Contender("all sets, as buildings", sources=Sources.POOLED, folds=_ONE),
     "elsewhere": Contender("the other sets, as buildings", sources=Sources.ELSEWHERE, folds=_ONE),
     "no_ema": Contender("no mean of weights", {"ema_decay": 0.0}, folds=_ONE),
