@@ -297,6 +297,15 @@ def test_deep_images_need_a_stretch(tmp_path):
     assert image.min() == 0 and image.max() == 255 and 90 < image.mean() < 165
 
 
+@pytest.mark.parametrize("value", [0, 65535])
+def test_collars_do_not_widen_a_stretch(tmp_path, value):
+    pixels = ground(dtype="uint16", top=4000)
+    pixels[:, :, :60] = value
+    stretch = read_grid(write(tmp_path / "a.tif", pixels), Imagery(stretch="auto")).stretch
+    low, high = np.percentile(pixels[:, :, 60:].reshape(3, -1), [2, 98], axis=1)
+    assert np.allclose(stretch.low, low, rtol=0.05) and np.allclose(stretch.high, high, rtol=0.05)
+
+
 def test_an_explicit_stretch_maps_low_to_black_and_high_to_white(tmp_path):
     pixels = np.zeros((3, 4, 4), np.uint16)
     pixels[:, 0] = [0, 1000, 2000, 3000]
@@ -434,6 +443,12 @@ REFUSED = {
     "off the earth": (
         lambda path: write(path, ground(), crs="EPSG:4326", transform=Affine(1, 0, 0, 0, -1, 5000)),
         "has no place on the earth",
+    ),
+    "both ends of longitude": (
+        lambda path: write(
+            path, ground(), crs="EPSG:32760", transform=Affine(10, 0, 818800, 0, -10, 8140000)
+        ),
+        "across the antimeridian.*-projwin",
     ),
     "palette": (palette, "paletted images are not read.*-expand rgb"),
     "complex": (lambda path: write(path, ground(dtype="complex64")), "complex values are no picture"),

@@ -16,14 +16,16 @@ from pyproj.exceptions import CRSError
 from rasterio.enums import ColorInterp
 
 from pipeline.errors import RasterError
-from pipeline.frames import ground_m_per_px
+from pipeline.frames import grid_lonlat_bounds, ground_m_per_px
 from pipeline.raster.resolution import at_resolution
 from pipeline.raster.source import Imagery, is_remote, naming, opened
+from pipeline.raster.validity import blank, is_tagged
 from pipeline.schema import Grid, Stretch, Window
 
 _MAX_PIXELS = 2**40
 _MAX_BLOCK_BYTES = 2**30
 _SAMPLE_PX = 1024
+_HALF_THE_GLOBE = 180  # degrees
 
 
 def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
@@ -48,7 +50,7 @@ def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
         _transform(src, path)
         with at_resolution(src, imagery.metres_per_pixel, path) as seen:
             width, height, transform = seen.width, seen.height, _transform(seen, path)
-        return Grid(
+        grid = Grid(
             width=width,
             height=height,
             crs=crs,
@@ -59,6 +61,8 @@ def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
             stretch=_stretch(src, path, imagery),
             observed=_observed(src, path),
         )
+    _check_longitudes(grid, path)
+    return grid
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -193,6 +197,18 @@ def _transform(
     return a, b, c, d, e, f
 
 
+def _check_longitudes(grid: Grid, path: str | Path) -> None:
+    """Refuse an image across the antimeridian: files in degrees would draw its buildings around the globe."""
+    west, _, east, _ = grid_lonlat_bounds(grid)
+    if east - west > _HALF_THE_GLOBE:
+        raise RasterError(
+            "lies across the antimeridian, or spans half the globe",
+            where=path,
+            found=f"longitudes {west:.4f} to {east:.4f}",
+            remedy="Cut it in two at 180 degrees: gdal_translate -projwin.",
+        )
+
+
 def _stretch(src: rasterio.DatasetReader, path: str | Path, imagery: Imagery) -> Stretch | None:
     """The map to uint8, None for none."""
     if imagery.limits is not None:
@@ -200,18 +216,20 @@ def _stretch(src: rasterio.DatasetReader, path: str | Path, imagery: Imagery) ->
         return Stretch(low=[low] * 3, high=[high] * 3)
     if all(src.dtypes[band - 1] == "uint8" for band in imagery.bands):
         return None
-    values, valid = _sample(src, path, imagery.rgb)
+    values, valid = _sample(src, path, imagery)
     if not valid.any():
         return Stretch(low=[0.0] * 3, high=[1.0] * 3)
     low, high = np.percentile(values[:, valid], [2, 98], axis=1)
     return Stretch(low=low.tolist(), high=np.where(high > low, high, low + 1).tolist())
 
 
-def _sample(src: rasterio.DatasetReader, path: str | Path, bands: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Values float64[3, n] from all over the image, about a million, and which of them are valid.
+def _sample(src: rasterio.DatasetReader, path: str | Path, imagery: Imagery) -> tuple[np.ndarray, np.ndarray]:
+    """Values float64[3, n] from all over the image, about a million, and which of them are ground.
 
-    An image without overviews is read at 16 x 16 places, for a thinned read would decode it all.
+    Where nothing tags collars, what is as black or white as they are is left out. An image without
+    overviews is read at 16 x 16 places, for a thinned read would decode it all.
     """
+    bands, untagged = imagery.rgb, imagery.collars and not is_tagged(src)
     whole = Window(0, 0, src.width, src.height)
     if src.overviews(bands[0]) or src.width * src.height <= 16 * _SAMPLE_PX**2:
         thinned = (min(src.height, _SAMPLE_PX), min(src.width, _SAMPLE_PX))
@@ -226,8 +244,10 @@ def _sample(src: rasterio.DatasetReader, path: str | Path, bands: list[int]) -> 
     for window in windows:
         box = rasterio.windows.Window(*window)
         with naming(path, window):
-            values.append(src.read(bands, window=box, out_shape=(len(bands), *shape)).astype(float))
-            valid.append(src.dataset_mask(window=box, out_shape=shape) != 0)
+            part = src.read(bands, window=box, out_shape=(len(bands), *shape))
+            mask = src.dataset_mask(window=box, out_shape=shape) != 0
+        values.append(part.astype(float))
+        valid.append(mask & ~blank(part, imagery.collar_tolerance) if untagged else mask)
     pixels = np.concatenate([part.reshape(len(bands), -1) for part in values], axis=1)
     mask = np.concatenate([part.ravel() for part in valid])
     return pixels, mask & np.isfinite(pixels).all(axis=0)
