@@ -83,7 +83,7 @@ def plain_context(**changes) -> ReportContext:
         width=200,
         height=100,
         overview=picture(),
-        ground_m_per_px=1.5,
+        ground_m_per_px=(1.5, 1.5),
         polygons_px=boxes((10, 10), (60, 20), (120, 60)),
         building_categories=np.array([2, 0, 2]),
         confidences=np.array([0.93, 0.61, 0.5]),

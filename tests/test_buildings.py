@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import shapely
+from pyproj import Geod
+from shapely import affinity
 
 from pipeline.errors import ArtifactError
 from pipeline.inference import tile_detections
@@ -41,8 +43,8 @@ def write(folder, tile, polygons, probabilities):
     (folder / f"{tile.tile_id}.json").write_text(json.dumps(content))
 
 
-def aggregate(folder, tiles=TILES, thresholds=(0.5, 0.5, 0.5), temperature=1.0, **settings):
-    index = TileIndex(image_id="a", grid=GRID, tile_size=256, overlap=64, empty_tiles=0, tiles=tiles)
+def aggregate(folder, tiles=TILES, thresholds=(0.5, 0.5, 0.5), temperature=1.0, grid=GRID, **settings):
+    index = TileIndex(image_id="a", grid=grid, tile_size=256, overlap=64, empty_tiles=0, tiles=tiles)
     out = folder / "out"
     out.mkdir()
     limits = Selection(temperature, dict(zip(NAMES, thresholds, strict=True)))
@@ -67,6 +69,26 @@ def test_a_building_of_two_tiles_is_one(tmp_path):
     assert properties["merge_status"] == "stitched" and properties["tile_count"] == 2
     # A Mercator pixel of 0.1 is shorter on the ground, by the cosine of the latitude.
     assert properties["area_m2"] == pytest.approx(150 * 70 * 0.0994**2, rel=0.01)
+
+
+def test_corners_are_right_on_the_ground_where_pixels_are_not_square(tmp_path):
+    """In degrees at 60 north, where a pixel is half as wide as high."""
+    geod = Geod(ellps="WGS84")
+    high = geod.line_length([25, 25], [60, 60 + 1e-6])
+    wide = geod.line_length([25, 25 + 1e-6], [60, 60])
+    degrees = {"crs": "EPSG:4326", "srid": 4326, "transform": (1e-6, 0, 25, 0, -1e-6, 60)}
+    grid = GRID.model_copy(update=degrees | {"ground_m_per_px": (wide, high)})
+    house = affinity.rotate(shapely.box(0, 0, 7.3, 4.1), 28)  # metres
+    house = shapely.transform(house, lambda xy: xy / (wide, high) + (60, 60))
+    write(tmp_path, TILES[0], [house], [[0.1, 0.1, 0.8]])
+    write(tmp_path, TILES[1], [], [])
+    _, rows, out = aggregate(tmp_path, grid=grid)
+    (feature,) = json.loads((out / "a.geojson").read_text())["features"]
+    assert feature["properties"]["regularize_status"] == "right_angles"
+    outline = shapely.transform(rows.polygons_px[0], lambda xy: xy * (wide, high))
+    sides = np.diff(shapely.get_coordinates(outline), axis=0)
+    assert len(sides) == 4 and abs((sides[:-1] * sides[1:]).sum(axis=1)).max() < 0.01
+    assert rows.polygons_px[0].intersection(house).area > 0.97 * house.area
 
 
 def test_thresholds_cut_calibrated_confidences(tmp_path):

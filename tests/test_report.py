@@ -198,7 +198,7 @@ def test_without_buildings_but_with_labels(scored):
 
 def test_without_anything_known(plain):
     context = replace(
-        plain, records=(), facts={}, thresholds={}, attribution="", ground_m_per_px=0, pyramid=None
+        plain, records=(), facts={}, thresholds={}, attribution="", ground_m_per_px=(0, 0), pyramid=None
     )
     page = render_report(context)
     assert Outline(page).open == []
@@ -326,7 +326,7 @@ def test_a_pyramid_halves_until_one_tile_holds_all():
     ("ground_m_per_px", "length"), [(1.0, 50), (0.0372, 1), (0.1, 5), (0.09, 2), (12.5, 500), (0.001, 0.05)]
 )
 def test_the_scale_bar_is_round_and_true(plain, ground_m_per_px, length):
-    page = render_report(replace(plain, ground_m_per_px=ground_m_per_px))
+    page = render_report(replace(plain, ground_m_per_px=(ground_m_per_px, 1)))
     told = next(words for words in Outline(page).text if words.endswith(" m") and words[0].isdigit())
     share = float(page.partition('id="bar" style="width: ')[2].partition("%")[0])
     assert float(told[:-2]) == length

@@ -35,8 +35,8 @@ class ReportContext:
     """Of the image in pixels."""
     overview: Picture
     """The image shrunk."""
-    ground_m_per_px: float
-    """Ground length of an image pixel in metres; 0 where unknown."""
+    ground_m_per_px: tuple[float, float]
+    """Ground width and height of an image pixel in metres; 0 where unknown."""
     polygons_px: Sequence[Any] | np.ndarray
     """object[n], the buildings, in the order of their ids."""
     building_categories: np.ndarray

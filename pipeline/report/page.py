@@ -161,7 +161,7 @@ def _overview(context: ReportContext, styles: Sequence[Style], found: Layer) -> 
 
 def _scale_bar(context: ReportContext) -> dict[str, float] | None:
     """Length in metres of a round bar of at most a quarter of the overview's width, and its share of it."""
-    across = context.ground_m_per_px * context.width
+    across = context.ground_m_per_px[0] * context.width
     if not across > 0:
         return None
     power = 10.0 ** math.floor(math.log10(across / 4))
@@ -230,7 +230,7 @@ def _card(context: ReportContext, styles: Sequence[Style], crop: Crop) -> dict[s
     area = (
         context.areas_m2[crop.building]
         if crop.building is not None
-        else float(shapely.area(outlines[0]["polygon"])) * context.ground_m_per_px**2
+        else float(shapely.area(outlines[0]["polygon"])) * math.prod(context.ground_m_per_px)
     )
     number = crop.building if crop.building is not None else crop.label
     kind = "Building" if crop.building is not None else "Label"

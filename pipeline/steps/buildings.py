@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import geopandas
 import numpy as np
+import shapely
 
 from pipeline.calibration import Calibration
 from pipeline.errors import ArtifactError, SettingsError
@@ -22,13 +23,16 @@ from pipeline.frames import crs_to_px, ground_areas, px_to_crs, reproject
 from pipeline.outputs import LONLAT, WRITERS, building_frame
 from pipeline.polygons import clip_to_frame
 from pipeline.regularize import RegularizeRules, regularize_stream
-from pipeline.schema import TileIndex
+from pipeline.schema import Grid, TileIndex
 from pipeline.seams import Buildings, MergeRules, merge_stream
 from pipeline.settings import Aggregation
 from pipeline.steps import Progress
 from pipeline.steps.detection_rows import DetectionRows
 from pipeline.submission import Rows, write_csv
 from pipeline.temperature import temper
+
+_ABOUT_SQUARE = 0.01
+"""How far the sides of a square pixel may be apart on the ground, as a share."""
 
 
 def aggregate_image(
@@ -105,15 +109,26 @@ class _Outlined(NamedTuple):
 def _outlined(batches: Iterable[Buildings], index: TileIndex, rules: RegularizeRules) -> Iterator[_Outlined]:
     """Buildings with regular outlines, which end at the image's edge like the ones found."""
     waiting: deque[Buildings] = deque()
+    square = _square(index.grid)
 
     def polygons() -> Iterator[np.ndarray]:
         for buildings in batches:
             waiting.append(buildings)
-            yield buildings.polygons
+            yield _scaled(buildings.polygons, square)
 
     for regular, statuses in regularize_stream(polygons(), rules):
-        inside, _ = clip_to_frame(regular, (0, 0, index.grid.width, index.grid.height))
+        inside, _ = clip_to_frame(_scaled(regular, 1 / square), (0, 0, index.grid.width, index.grid.height))
         yield _Outlined(waiting.popleft(), inside, statuses)
+
+
+def _square(grid: Grid) -> np.ndarray:
+    """What a pixel's width and height are multiplied by to be equal on the ground, its area as it is."""
+    wide, high = grid.ground_m_per_px
+    return np.sqrt([wide / high, high / wide]) if abs(wide / high - 1) > _ABOUT_SQUARE else np.ones(2)
+
+
+def _scaled(polygons: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    return polygons if (factors == 1).all() else shapely.transform(polygons, lambda xy: xy * factors)
 
 
 def _frame(

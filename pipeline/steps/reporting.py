@@ -86,7 +86,7 @@ def report_image(
             width=grid.width,
             height=grid.height,
             overview=_overview(sharpest),
-            ground_m_per_px=grid.ground_m_per_px[0],
+            ground_m_per_px=grid.ground_m_per_px,
             polygons_px=rows.polygons_px,
             building_categories=_categories(rows),
             confidences=confidences,
@@ -160,8 +160,9 @@ def _categories(rows: Rows) -> np.ndarray:
 
 def _facts(index: TileIndex) -> dict[str, str]:
     grid = index.grid
+    sides = " x ".join(dict.fromkeys(f"{100 * side:.1f}" for side in grid.ground_m_per_px))
     return {
-        "Image": f"{grid.width:,} x {grid.height:,} px, {100 * grid.ground_m_per_px[0]:.1f} cm per pixel",
+        "Image": f"{grid.width:,} x {grid.height:,} px, {sides} cm per pixel",
         "CRS": grid.crs if grid.srid else "without an EPSG code",
         "Taken": grid.observed,
         "Tiles": f"{len(index.tiles)} of {index.tile_size} px, {index.overlap} px overlap, "

@@ -3,12 +3,13 @@
   const read = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null");
   const scene = read("scene"), tiles = read("tiles"), found = read("found"), labelled = read("labelled");
   const section = document.getElementById("map"), form = section.querySelector("form");
-  const { factor, levels, styles, words } = scene, still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const { factor, levels, styles, words } = scene, [wide, high] = scene.metres;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
   // Longitude is the column and latitude the row of the image; at zoom 0 the sharpest tiles are as they are.
   const crs = L.extend({}, L.CRS.Simple, {
     transformation: new L.Transformation(1 / factor, 0, 1 / factor, 0),
-    distance: (a, b) => scene.metres * L.CRS.Simple.distance(a, b),
+    distance: (a, b) => Math.hypot(wide * (b.lng - a.lng), high * (b.lat - a.lat)),
   });
   const bounds = L.latLngBounds([0, 0], [scene.height, scene.width]);
   const map = L.map("leaflet", {
@@ -35,7 +36,7 @@
   if (levels) {
     new Imagery({ bounds, minZoom: -9, maxZoom: 9, minNativeZoom: 1 - levels, maxNativeZoom: 0 }).addTo(map);
   }
-  if (scene.metres) L.control.scale({ imperial: false, position: "bottomleft", maxWidth: 140 }).addTo(map);
+  if (wide) L.control.scale({ imperial: false, position: "bottomleft", maxWidth: 140 }).addTo(map);
 
   const Cased = L.Canvas.extend({
     _fillStroke(context, layer) {
