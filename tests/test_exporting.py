@@ -13,6 +13,7 @@ import pyogrio
 import pystac
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
 from rasterio.transform import from_origin
@@ -149,12 +150,33 @@ def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
         assert not asset.href.startswith("/")
     assert item.properties["gsd"] == pytest.approx(0.25, rel=1e-3)
     assert item.properties["jengo:buildings"] == 4
+    assert item.assets["image"].media_type == pystac.MediaType.GEOTIFF
     west, south, east, north = item.bbox
     assert 39 < west < east < 40 and -6 < south < north < -5
     content = json.loads(path.read_text())
     del content["geometry"]
     with pytest.raises(pystac.errors.STACValidationError):
         pystac.validation.validate_dict(content)
+
+
+def test_an_image_to_be_read_in_parts_is_told_so(village):
+    root, image, index, detections = village
+    whole = image.rename(image.with_name("whole.tif"))
+    rasterio.shutil.copy(whole, image, driver="COG")
+    output, _ = export((root, image, index, detections), "output", labels=False)
+    item = pystac.Item.from_file(str(output / "a.stac.json"))
+    assert item.assets["image"].media_type == pystac.MediaType.COG
+
+
+def test_buildings_of_coarser_windows_count(village):
+    root, image, index, detections = village
+    there = index.model_copy(update={"tiles": index.tiles[:1]})
+    table = root / "table"
+    table.mkdir()
+    limits = Selection(1.0, dict.fromkeys(Labels().names, 0.3))
+    aggregate_image(index, detections, Labels().names, limits, Aggregation(), root, told, None, table)
+    counts = export_image(there, image, table, Labels(), None, ("csv",), root, root)
+    assert counts["buildings"] == 4, "also those whose window is no tile"
 
 
 def test_the_stac_item_tells_of_every_published_format(village):

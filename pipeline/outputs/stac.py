@@ -10,8 +10,8 @@ import pystac
 import shapely
 
 MEDIA_TYPES = {
-    ".tif": pystac.MediaType.COG,
-    ".tiff": pystac.MediaType.COG,
+    ".tif": pystac.MediaType.GEOTIFF,
+    ".tiff": pystac.MediaType.GEOTIFF,
     ".jp2": pystac.MediaType.JPEG2000,
     ".geojson": pystac.MediaType.GEOJSON,
     ".gpkg": pystac.MediaType.GEOPACKAGE,
@@ -22,7 +22,7 @@ MEDIA_TYPES = {
     ".json": pystac.MediaType.JSON,
     ".shp": "application/vnd.shp",
     ".pmtiles": "application/vnd.pmtiles",
-    ".mbtiles": "application/vnd.mapbox-vector-tile",
+    ".mbtiles": "application/vnd.sqlite3",
     ".qgs": "application/x-qgis-project",
 }
 """By ending; others have none."""
@@ -39,6 +39,8 @@ def stac_item(
     assets: Mapping[str, str],
     counts: Mapping[str, Any],
     categories: Sequence[str],
+    *,
+    is_cog: bool,
 ) -> dict[str, Any]:
     """The Item as a JSON object, valid by the STAC core.
 
@@ -51,6 +53,7 @@ def stac_item(
         assets: path relative to the Item, or URL, by name.
         counts: what was found, by name; `jengo:` is put before each.
         categories: the k names.
+        is_cog: whether the asset `image` is a cloud-optimized GeoTIFF, of which clients read parts.
     """
     item = pystac.Item(
         id=image_id,
@@ -62,8 +65,6 @@ def stac_item(
     )
     for name, href in assets.items():
         ending = "." + href.rpartition(".")[2].lower()
-        item.add_asset(
-            name,
-            pystac.Asset(href=href, media_type=MEDIA_TYPES.get(ending), roles=ROLES.get(name, ["data"])),
-        )
+        kind = pystac.MediaType.COG if is_cog and name == "image" else MEDIA_TYPES.get(ending)
+        item.add_asset(name, pystac.Asset(href=href, media_type=kind, roles=ROLES.get(name, ["data"])))
     return item.to_dict(include_self_link=False, transform_hrefs=False)

@@ -26,6 +26,8 @@ class Header:
     """Width and height of what is decoded at once, in pixels."""
     compression: str
     """As GDAL names it; empty for none."""
+    is_cog: bool
+    """Whether GDAL knows it for a cloud-optimized GeoTIFF."""
     overviews: tuple[int, ...]
     """Image pixels per overview pixel and axis, rising."""
     tagged: bool
@@ -59,14 +61,15 @@ def read_header(path: str | Path, imagery: Imagery | None = None) -> Header:
     imagery = imagery or Imagery()
     with opened(path, imagery) as src:
         height, width = src.block_shapes[0]
-        tagged = is_tagged(src)
+        tagged, structure = is_tagged(src), src.tags(ns="IMAGE_STRUCTURE")
         return Header(
             width=src.width,
             height=src.height,
             bands=src.count,
             bytes_per_px=sum(np.dtype(dtype).itemsize for dtype in src.dtypes),
             block=(width, height),
-            compression=src.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", ""),
+            compression=structure.get("COMPRESSION", ""),
+            is_cog=structure.get("LAYOUT") == "COG",
             overviews=tuple(sorted(src.overviews(1))),
             tagged=tagged,
             looked_at=tagged or imagery.collars or np.dtype(src.dtypes[0]).kind == "f",

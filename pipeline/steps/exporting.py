@@ -19,6 +19,7 @@ from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
 from pipeline.outputs.qgis import ProjectImage, layer_styles, project
 from pipeline.outputs.review import MISSED, REASONS, building_reasons, points_on
 from pipeline.outputs.stac import stac_item
+from pipeline.raster import read_header
 from pipeline.report.outcomes import WORDS, outcomes
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
@@ -73,7 +74,7 @@ def export_image(
     grid, names = index.grid, labels.names
     progress(0.0, "collecting what to review")
     found, truths = _judgement(judged, labels, index)
-    review, tiles = _walk(table, index, names, found)
+    review, tiles, buildings = _walk(table, index, names, found)
     missed = truths[truths["outcome"] == WORDS["missed"]]
     review = pd.concat([_missed_points(missed, grid.crs), review], ignore_index=True)
     layers = {TILES: tiles, LABELS: truths, REVIEW: review}
@@ -87,7 +88,7 @@ def export_image(
     image = ProjectImage(_project_source(source, output), grid.crs, (west, south, east, north))
     text = project(f"Buildings in {index.image_id}", f"{index.image_id}.gpkg", names, image)
     stem.with_name(f"{stem.name}.qgs").write_text(text, encoding="utf-8")
-    counts = {"buildings": int(tiles["buildings"].sum()), "labels": len(truths), "review": len(review)}
+    counts = {"buildings": buildings, "labels": len(truths), "review": len(review)}
     item = _item(index, source, labels, judged, formats, output, counts)
     stem.with_name(f"{stem.name}.stac.json").write_text(json.dumps(item, indent=1), encoding="utf-8")
     return counts
@@ -122,14 +123,15 @@ def _label_frame(
 
 def _walk(
     table: Path, index: TileIndex, names: Sequence[str], found: np.ndarray | None
-) -> tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame]:
-    """Review points of the buildings, and the tiles with what is in them; one batch in memory at a time."""
+) -> tuple[geopandas.GeoDataFrame, geopandas.GeoDataFrame, int]:
+    """Review points, the tiles with what is in them, and how many buildings; one batch in memory."""
     grid = index.grid
     tile_rows = {tile.tile_id: row for row, tile in enumerate(index.tiles)}
     counts, sums = np.zeros(len(index.tiles), dtype=np.int64), np.zeros(len(index.tiles))
     inside = shapely.box(EDGE_PX, EDGE_PX, grid.width - EDGE_PX, grid.height - EDGE_PX)
-    points = [_point_frame(grid.crs)]
+    points, buildings = [_point_frame(grid.crs)], 0
     for batch in read_parts(table):
+        buildings += len(batch)
         rows = np.array([tile_rows.get(tile, -1) for tile in batch["tile_id"]], dtype=np.int64)
         known = rows >= 0  # coarser windows are no tiles
         np.add.at(counts, rows[known], 1)
@@ -157,7 +159,7 @@ def _walk(
                 points_on(asked.geometry.to_numpy()),
             )
         )
-    return pd.concat(points, ignore_index=True), _tile_frame(index, counts, sums)
+    return pd.concat(points, ignore_index=True), _tile_frame(index, counts, sums), buildings
 
 
 def _point_frame(
@@ -245,5 +247,13 @@ def _item(
     told = {name: count for name, count in counts.items() if name != "review"}
     grid = index.grid
     return stac_item(
-        stem, footprint, grid.observed, grid.ground_m_per_px[0], grid.crs, assets, told, labels.names
+        stem,
+        footprint,
+        grid.observed,
+        grid.ground_m_per_px[0],
+        grid.crs,
+        assets,
+        told,
+        labels.names,
+        is_cog=read_header(source).is_cog,
     )
