@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs
+from pipeline.review.changes import vertices_changed
 from pipeline.review.coco import coco_dataset, read_coco
-from pipeline.review.corrected import with_late
+from pipeline.review.corrected import Marks, read_marks, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
 from pipeline.review.label_studio import labeling_config, labeling_task, read_label_studio
 from pipeline.review.proposals import pixels_of, propose, shown_in
@@ -148,6 +149,20 @@ def test_label_studio_edits_become_verdicts():
     assert found[0, "added"].polygon_px.bounds == pytest.approx((50, 240, 100, 280))
 
 
+def test_what_a_chip_does_not_show_of_an_edited_building_stays():
+    """A person need not hit the chip's edge, and sees no holes."""
+    task = annotated(LEFT)
+    regions = {region["id"]: region for region in task["annotations"][0]["result"]}
+    cut = regions["proposal-3"]["value"]["points"]  # from x = 460 to the edge at 500, y 200 to 260
+    cut[:] = [[min(x, 99.2), y - 1] for x, y in cut]  # ends 4 px short, moved up by 4
+    regions["proposal-1"]["value"]["points"][0][1] -= 1  # a corner, 4 px
+    found = verdicts(read_label_studio([task], ROUND, "export.json"))
+    assert found[3, "edited"].polygon_px.bounds == pytest.approx((460, 196, 540, 260))
+    assert found[3, "edited"].polygon_px.area == pytest.approx(80 * 60, rel=0.02)
+    (hole,) = found[1, "edited"].polygon_px.interiors
+    assert hole.bounds == pytest.approx((120, 115, 140, 130))
+
+
 def test_label_studio_skips_what_was_cancelled_and_refuses_other_projects():
     assert read_label_studio([annotated(LEFT, was_cancelled=True)], ROUND, "x.json") == []
     task = annotated(LEFT)
@@ -261,6 +276,34 @@ def test_geopackage_goes_out_with_forms_and_comes_back_with_edits(tmp_path):
     assert found[0, "added"].category == "unfinished"
     with pytest.raises(LabelError, match="another round"):
         read_returned(path, ROUND.model_copy(update={"round": 2}))
+
+
+def test_holes_and_crossings_drawn_in_qgis_come_back(tmp_path):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT], CATEGORIES)
+    rows = pyogrio.read_dataframe(path, layer="buildings").set_index("building_id")
+    court = shapely.box(300, 300, 340, 330).difference(shapely.box(310, 310, 320, 320))
+    crossed = shapely.Polygon([(200, 100), (240, 100), (200, 130), (240, 150)])
+    for row, outline in ((1, shapely.Polygon(HOLED.exterior)), (2, crossed), (4, court)):
+        rows.loc[[row], "geometry"] = px_to_crs([outline], GRID.transform)
+    rows = rows.reset_index()
+    pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG", geometry_type="Polygon")
+    edit(path, "UPDATE tiles SET status = 'done'")
+    found = verdicts(read_returned(path, ROUND))
+    assert set(found) == {(1, "edited"), (2, "edited"), (3, "accepted"), (4, "edited")}
+    assert not found[1, "edited"].polygon_px.interiors and len(found[4, "edited"].polygon_px.interiors) == 1
+    assert found[2, "edited"].polygon_px.is_valid and found[2, "edited"].polygon_px.area > 100
+    assert vertices_changed(HOLED, found[1, "edited"].polygon_px) == 4
+
+
+@pytest.mark.parametrize("attribute", ["condition", "status", "Status", "Category", "Round", "FID"])
+def test_a_condition_may_be_called_like_a_column_of_ours(tmp_path, attribute):
+    path = tmp_path / "a.gpkg"
+    spellings = {"completed": "Complete", "foundation": "Foundation", "unfinished": "Incomplete"}
+    write_corrected(path, proposals(), Marks([LEFT.window], []), attribute, spellings)
+    rows = pyogrio.read_dataframe(path, layer="labels")
+    assert rows[attribute].fillna("").tolist()[:4] == ["Complete", "Foundation", "Complete", ""]
+    assert read_marks(path).reviewed == [LEFT.window]
 
 
 def test_files_of_no_known_format_are_said_so(tmp_path):

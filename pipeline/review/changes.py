@@ -168,7 +168,10 @@ def changes_of(
 
 def vertices_changed(before: shapely.Polygon, after: shapely.Polygon) -> int:
     """Vertices moved, added or taken away: the larger count of those on one side without a twin."""
-    one, other = shapely.get_coordinates(before.exterior)[:-1], shapely.get_coordinates(after.exterior)[:-1]
+    one, other = (
+        np.concatenate([shapely.get_coordinates(ring)[:-1] for ring in shapely.get_rings(polygon)])
+        for polygon in (before, after)
+    )
     apart = np.linalg.norm(one[:, None] - other[None], axis=2) > SAME_VERTEX_PX
     return int(max(apart.all(axis=1).sum(), apart.all(axis=0).sum()))
 

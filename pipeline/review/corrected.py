@@ -156,13 +156,22 @@ def write_corrected(
         attribute: name of the attribute that holds the condition; empty for none.
         spellings: of a category in label files.
     """
-    frame = rows.drop(columns=["row_id"]).astype({"round": "int64"})
-    for name in ("category", "scores", "parent", "model", "person", "file", "status", "made_at"):
-        frame[name] = frame[name].astype("string")
+    # In a GeoPackage columns differ in more than case: the condition's own stays.
+    names = [name for name in rows if name != "row_id" and name.lower() != attribute.lower()]
+    texts = ("category", "scores", "parent", "model", "person", "file", "status", "made_at")
+    kinds = dict.fromkeys(texts, "string") | {"round": "int64"}
+    frame = rows[names].astype({name: kinds[name] for name in names if name in kinds})
     if attribute:
         words = [spellings.get(name) if isinstance(name, str) else None for name in rows["category"]]
         frame[attribute] = pd.Series(words, index=frame.index, dtype="string")
-    pyogrio.write_dataframe(frame, path, layer=LABELS, driver="GPKG", geometry_type="Polygon")
+    pyogrio.write_dataframe(
+        frame,
+        path,
+        layer=LABELS,
+        driver="GPKG",
+        geometry_type="Polygon",
+        layer_options={"FID": "row_number" if attribute.lower() == "fid" else "fid"},
+    )
     for layer, windows in ((REVIEWED, marks.reviewed), (HELD_OUT, marks.held_out)):
         table = pd.DataFrame([window._asdict() for window in windows], columns=list(Window._fields))
         pyogrio.write_dataframe(table.astype("int64"), path, layer=layer, driver="GPKG", append=True)

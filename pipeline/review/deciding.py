@@ -6,8 +6,9 @@ The rules, in words:
   of the person whose name comes last. How far the two agree is reported.
 - A building that several reviewed tiles show is decided in the tile that shows most of it.
 - A proposal that is left as it was is accepted, whole, with its holes; one in another category is
-  reclassified; one with another outline is edited: of a building that the tile's edge cuts, the part inside
-  is replaced. One that is gone is rejected, unless a chip shows less than half of it.
+  reclassified; one with another outline is edited. Of a building that a chip's edge cuts, the part inside is
+  replaced, and a building keeps the holes that a chip does not show. One that is gone is rejected, unless a
+  chip shows less than half of it.
 - What overlaps no proposal is added.
 - Outside the reviewed tiles labels stay as they were, and proposals of networks are nothing.
 """
@@ -37,6 +38,8 @@ SAME_IOU = 0.3
 """Overlap from which a drawing without a proposal's id was made from it."""
 REJECTING_SHARE = 0.5
 """Share of a building that a chip must show for its absence to mean anything."""
+AT_EDGE_PX = 6.0
+"""Distance from a chip's edge up to which a drawing is meant to reach it: a hand does no better."""
 
 
 class Verdict(NamedTuple):
@@ -184,14 +187,22 @@ def _compare(
     shown: Shown, building: ReviewedBuilding, window: Window, whole: shapely.Polygon, clipped: bool
 ) -> tuple[Status, shapely.Polygon]:
     """What a person did to a proposal, and the outline that follows."""
-    before, after = shapely.Polygon(shown.polygon_px.exterior), shapely.Polygon(building.polygon_px.exterior)
+    before, after = shown.polygon_px, building.polygon_px
+    if clipped:  # chips show no holes
+        before, after = shapely.Polygon(before.exterior), shapely.Polygon(after.exterior)
     if shapely.hausdorff_distance(before, after) <= UNCHANGED_PX:
         return ("accepted" if building.category == shown.category else "reclassified"), whole
-    if not clipped or shown.visible_share >= 1:
-        return "edited", building.polygon_px
-    outside = shapely.difference(whole, window_box(window))
-    joined = largest_parts(np.array([shapely.union(outside, building.polygon_px)], dtype=object))[0]
-    return "edited", joined
+    return "edited", _put_back(after, whole, window_box(window)) if clipped else after
+
+
+def _put_back(inside: shapely.Polygon, whole: shapely.Polygon, chip: shapely.Polygon) -> shapely.Polygon:
+    """A building whose part inside a chip was drawn anew, with what the chip did not show of it."""
+    holes = shapely.union_all([shapely.Polygon(ring) for ring in whole.interiors])
+    joined = shapely.union(shapely.difference(shapely.Polygon(whole.exterior), chip), inside)
+    closed = joined.buffer(AT_EDGE_PX / 2, join_style="mitre").buffer(-AT_EDGE_PX / 2, join_style="mitre")
+    edge = shapely.difference(chip, chip.buffer(-AT_EDGE_PX, join_style="mitre"))
+    joined = shapely.union(joined, shapely.intersection(closed, edge))
+    return largest_parts(np.array([shapely.difference(joined, holes)], dtype=object))[0]
 
 
 def _polygons(buildings: Sequence[ReviewedBuilding]) -> np.ndarray:

@@ -18,6 +18,7 @@ import shapely
 
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs, window_box
+from pipeline.matching import valid_polygons
 from pipeline.qml import STYLES_TABLE, Look, style_table
 from pipeline.review.proposals import MIN_SHOWN, source_of
 from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, TileReview
@@ -155,7 +156,7 @@ def _reviews(
     kept = buildings[buildings["status"].fillna("") != "rejected"]
     kept = kept[~(kept.geometry.isna() | kept.geometry.is_empty)]
     found = [_building(row, round_, path) for row in kept.to_dict("records")]
-    polygons = crs_to_px(kept.geometry.values, round_.grids[image_id].transform)
+    polygons = valid_polygons(crs_to_px(kept.geometry.values, round_.grids[image_id].transform))
     windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
     boxes = {str(name): window_box(windows[str(name)]) for name in done["tile_id"]}
     homes = _homes(polygons, [building.proposal for building in found], boxes)
@@ -197,7 +198,7 @@ def _homes(
         shares = {
             name: polygon.intersection(box).area / polygon.area if polygon.area else 0.0
             for name, box in boxes.items()
-            if polygon.is_valid and polygon.intersects(box)
+            if polygon.intersects(box)
         }
         seen = {name for name, share in shares.items() if share > MIN_SHOWN}
         homes.append({max(shares, key=lambda name: shares[name])} if seen and proposal is None else seen)

@@ -12,7 +12,15 @@ from pipeline.qml import VERSION, Look, document, renderer
 
 BUILDING_STATUSES = ("proposed", "accepted", "edited", "rejected", "added")
 TILE_STATUSES = ("todo", "done")
-NOW = "format_date(now(), 'yyyy-MM-ddTHH:mm:ss')"
+NOW = (
+    "with_variable('s', floor(epoch(now()) / 1000), "
+    "format_date(make_datetime(1970, 1, 1, 12, 0, 0) + to_interval(floor(@s / 86400) || ' days'),"
+    " 'yyyy-MM-dd') || 'T' || lpad(floor(@s % 86400 / 3600), 2, '0')"
+    " || ':' || lpad(floor(@s % 3600 / 60), 2, '0')"
+    " || ':' || lpad(@s % 60, 2, '0') || 'Z')"
+)
+"""The time in UTC, as Label Studio tells it. QGIS's `now` is the reviewer's own, and before 3.44 it cannot
+say of which zone; days are counted at noon, since one of local time may have 23 hours."""
 
 
 def style(
