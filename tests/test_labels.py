@@ -140,7 +140,13 @@ def test_file_without_conditions():
 
 @pytest.mark.parametrize(
     "categories",
-    [(), (("a", ("x",)), ("a", ("y",))), (("a", ("x",)), ("b", ("X ",))), (("", ("x",)),)],
+    [
+        (),
+        (("a", ("x",)), ("a", ("y",))),
+        (("hut", ("x",)), ("Hut", ("y",))),
+        (("a", ("x",)), ("b", ("X ",))),
+        (("", ("x",)),),
+    ],
 )
 def test_contradictory_categories_are_refused(categories):
     with pytest.raises(SettingsError, match="categories"):

@@ -65,9 +65,9 @@ class LabelRules:
         names = [name for name, _ in self.categories]
         spellings = Counter(fold(text) for _, texts in self.categories for text in texts)
         twice = [text for text, count in spellings.items() if count > 1]
-        if not names or len(set(names)) < len(names) or not all(names) or twice:
+        if not names or len(set(map(str.lower, names))) < len(names) or not all(names) or twice:
             raise SettingsError(
-                "categories must be named, differ, and share no spelling",
+                "categories must be named, differ in more than case, and share no spelling",
                 where="categories",
                 found=twice or names,
                 remedy='Give each category its own spellings, as in {"completed": ["Complete"]}.',
