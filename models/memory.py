@@ -51,7 +51,9 @@ def free_mib(device: torch.device) -> float | None:
     if device.type == "cuda":
         import torch
 
-        return torch.cuda.mem_get_info(device)[0] / 2**20
+        # What PyTorch keeps for its next tensors counts as taken there.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 2**20
     return min((mib for mib in (_system_mib(), _group_mib()) if mib is not None), default=None)
 
 

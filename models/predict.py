@@ -109,6 +109,7 @@ class Predictor:
             batch = images[len(predictions) :][: self._batch_limit]
             try:
                 predictions += self._predict_batch(batch)
+                continue
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise PredictionError(
@@ -121,7 +122,8 @@ class Predictor:
                 logger.warning(
                     "out of memory with %d images, going on with %d", len(batch), self._batch_limit
                 )
-            if self._batch_limit and self.device.type == "cuda":
+            # Only here is the error gone, and with it the tensors that its traceback held.
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return predictions
 

@@ -1,5 +1,6 @@
 import copy
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -165,6 +166,34 @@ def test_where_memory_is_short_fewer_images_are_taken_at_once(model, monkeypatch
     assert memory.tiles_that_fit("maskrcnn_small", 10**6, 0.0) == 1
     assert memory.tiles_that_fit("unheard of", 10**6, 1e6) is None
     assert memory.free_mib(torch.device("cpu")) > 0
+
+
+def test_memory_that_pytorch_keeps_for_itself_on_a_gpu_is_free(monkeypatch):
+    mib = {"memory_reserved": 900, "memory_allocated": 200}
+    for name, value in mib.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value * 2**20)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (100 * 2**20, 1000 * 2**20))
+    assert memory.free_mib(torch.device("cuda")) == 800
+
+
+def test_kept_memory_is_given_back_only_when_it_did_not_suffice(model, monkeypatch):
+    events = []
+
+    def predict_batch(batch):
+        events.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [None] * len(batch)
+
+    predictor = Predictor(model, "cpu")
+    monkeypatch.setattr(predictor, "device", torch.device("cuda"))
+    monkeypatch.setattr(predictor, "_predict_batch", predict_batch)
+    monkeypatch.setattr(predict, "free_mib", lambda device: 1e6)
+    # While an error is handled, its traceback still holds the tensors.
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append(sys.exception()))
+    for _ in range(2):
+        assert len(predictor.predict(_images(4))) == 4
+    assert events == [4, None, 2, 2, 2, 2]
 
 
 def test_a_container_s_limit_counts(tmp_path):
