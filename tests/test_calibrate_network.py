@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from painted_tiles import CATEGORIES, item, write_tile
 
 from models.predict import Prediction
 from models.recipe import Recipe
+from models.tiles import read_image
 from pipeline.calibration import CalibrationRules
 from pipeline.inference import InferenceRules
-from pipeline.schema import Pair, PairIndex, Window
+from pipeline.schema import Grid, Pair, PairIndex, Tile, Window
 from pipeline.seams import MergeRules
 from pipeline.settings import Training
-from pipeline.steps.calibration import calibrate_network
+from pipeline.steps.calibration import _look, calibrate_network
 from pipeline.steps.detections import Detector
 from pipeline.steps.training import pairs_on, read_sides, tile_samples
 from pipeline.thresholds import ThresholdRules
@@ -64,10 +66,14 @@ def pairs(tmp_path):
     return tmp_path
 
 
-def calibrated(pairs, **training):
-    detector = Detector(pairs, CATEGORIES, InferenceRules(batch_size=2), VectorizeRules())
+def red_detector(**rules):
+    detector = Detector(Path("none.h5"), CATEGORIES, InferenceRules(**rules), VectorizeRules())
     detector.__dict__["predictor"] = RedRoofs()
-    told = []
+    return detector
+
+
+def calibrated(pairs, **training):
+    detector, told = red_detector(batch_size=2), []
     _, held_out = read_sides([pairs], (), Training(**training).validation_share)
     made = calibrate_network(
         held_out,
@@ -89,6 +95,29 @@ def test_thresholds_part_buildings_from_paint_on_the_held_out_ground(pairs):
     assert made.categories["completed"].f1.value == 1.0
     assert made.weights == RedRoofs.digest
     assert "held-out buildings" in made.sentence
+
+
+@pytest.mark.parametrize("views", ["one", "flips", "all"])
+def test_what_is_judged_in_a_tile_is_what_inference_writes_of_it(pairs, views):
+    detector = red_detector(views=views)
+    tile = Tile(tile_id="r0000_c0000", window=Window(0, 0, SIDE, SIDE), valid_share=1)
+    image = read_image(pairs / "tiles" / f"{tile.tile_id}.tif")
+    grid = Grid(
+        width=SIDE, height=SIDE, crs="EPSG:32737", srid=32737, transform=(0.1, 0, 5e5, 0, -0.1, 9e6),
+        ground_m_per_px=(0.1, 0.1), bands=[1, 2, 3], stretch=None, observed="",
+    )  # fmt: skip
+    ((_, judged),) = _look(detector, [(pairs, tile.tile_id)])
+    (written,) = detector.detect("grid", grid, [tile], image[None], [None])
+    (found,) = written["detections"]
+    assert judged.probabilities.tolist() == [pytest.approx(found["scores"], abs=1e-4)]
+
+
+def test_of_a_single_look_every_digit_is_judged(pairs):
+    found = [(pairs, f"r0000_c{column:04d}") for column in range(COLUMNS)]
+    looks = [judged for _, judged in _look(red_detector(batch_size=4), found)]
+    for look, plain in zip(looks, tile_samples(RedRoofs(), found, Recipe()), strict=True):
+        assert [*look.polygons] == [*plain.polygons]
+        assert np.array_equal(look.probabilities, plain.probabilities)
 
 
 def test_tiles_that_people_reviewed_are_found_by_their_windows(pairs):

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import shapely
 
 from models.tiles import read_image
 from pipeline.calibration import Calibration, CalibrationRules, calibrate
@@ -18,7 +19,6 @@ from pipeline.steps import Progress
 from pipeline.steps.detections import Detector
 from pipeline.steps.training import FoundPair, read_tile_items
 from pipeline.thresholds import ThresholdRules
-from pipeline.vectorize import masks_to_polygons
 
 
 def calibrate_network(
@@ -76,11 +76,7 @@ def _look(detector: Detector, pairs: Sequence[FoundPair]) -> Iterator[tuple[Path
         tiles = [tile for _, tile in group]
         for batch in (tiles[start : start + size] for start in range(0, len(tiles), size)):
             images = np.stack([read_image(folder / "tiles" / f"{tile}.tif") for tile in batch])
-            for tile, prediction in zip(batch, detector.predictor.predict(images), strict=True):
-                polygons = masks_to_polygons(prediction.masks, prediction.boxes, detector.outlines)
-                drawn = np.array([polygon is not None for polygon in polygons], dtype=bool)
+            for tile, (polygons, probabilities, _) in zip(batch, detector.find(images), strict=True):
+                drawn = ~shapely.is_missing(polygons)
                 items = read_tile_items(folder, tile)
-                yield (
-                    folder,
-                    HeldOutTile(items.window, polygons[drawn], prediction.probabilities[drawn], items.items),
-                )
+                yield folder, HeldOutTile(items.window, polygons[drawn], probabilities[drawn], items.items)

@@ -25,7 +25,7 @@ from pipeline.inference import READ_AHEAD, InferenceRules
 from pipeline.raster import Imagery, is_remote
 from pipeline.schema import CoarseTile, Grid, Tile, TileIndex
 from pipeline.steps import Progress
-from pipeline.steps.drawing import Draughtsman, Seen, get_ready, tile_path
+from pipeline.steps.drawing import Draughtsman, Found, Seen, find, get_ready, tile_path
 from pipeline.steps.reading import Batches
 from pipeline.tiling import in_panels
 from pipeline.vectorize import VectorizeRules
@@ -135,6 +135,11 @@ class Detector:
             for tile in zip(*looks, strict=True)
             for prediction in tile
         ]
+
+    def find(self, images: np.ndarray) -> list[Found]:
+        """What is found in each of uint8[n, 3, h, w] images, in its pixels, all its views together."""
+        height, width = images.shape[2:]
+        return find(self.look(images), (height, width), (width, height), len(images), self.outlines)
 
     def draughtsman(self, image_id: str, grid: Grid) -> Draughtsman:
         """What turns looks into artifacts."""

@@ -32,8 +32,8 @@ class Seen(NamedTuple):
     """float[n, 28, 28], probabilities over the box."""
 
 
-class _Found(NamedTuple):
-    """What a look at a tile found, in tile pixels."""
+class Found(NamedTuple):
+    """What was found in a tile, in its pixels."""
 
     polygons: np.ndarray
     """object[n] of Polygon, None where a mask held nothing."""
@@ -73,9 +73,8 @@ class Draughtsman:
                 `clipped`, see `pipeline.inference.clip_to_ground`.
         """
         size = tiles[0].window[2:]
-        for tile, found, ground in zip(
-            tiles, self._find(seen, shape, size, len(tiles)), grounds, strict=True
-        ):
+        looked = find(seen, shape, size, len(tiles), self.outlines)
+        for tile, found, ground in zip(tiles, looked, grounds, strict=True):
             polygons, cut = clip_to_ground(found.polygons, size, ground, self.rules.min_valid_share)
             artifact = tile_detections(
                 self.image_id,
@@ -109,26 +108,35 @@ class Draughtsman:
         write_many(scratch, ((f"{tile.tile_id}.json", orjson.dumps(artifact)) for tile, artifact in drawn))
         return counts, time.perf_counter() - started
 
-    def _find(
-        self, seen: Sequence[Seen], shape: tuple[int, int], size: tuple[int, int], tiles: int
-    ) -> list[_Found]:
-        """What was found in each tile of `size`, width and height in pixels, all its views together."""
-        height, width = shape
-        to_tile = np.tile(np.divide(size, (width, height)), 2)
-        boxes = [view.boxes * to_tile for view in seen]
-        # One call for everything: half the time of one per tile, and the same outlines.
-        outlines = masks_to_polygons(
-            np.concatenate([view.masks for view in seen]), np.concatenate(boxes), self.outlines
-        )
-        parts = np.split(outlines, np.cumsum([len(rows) for rows in boxes])[:-1])
-        found = [
-            _Found(polygons, view.probabilities, mask_ambiguities(view.masks))
-            for polygons, view in zip(parts, seen, strict=True)
-        ]
-        views = len(found) // tiles
-        if views == 1:
-            return found
-        return [_agreed(found[start : start + views], size) for start in range(0, len(found), views)]
+
+def find(
+    seen: Sequence[Seen], shape: tuple[int, int], size: tuple[int, int], tiles: int, outlines: VectorizeRules
+) -> list[Found]:
+    """What was found in each of some tiles, all its views together.
+
+    Args:
+        seen: every view of each tile, the views of one side by side.
+        shape: height and width of the images that the network saw.
+        size: width and height of a tile in pixels.
+        tiles: how many they are.
+        outlines: how masks become polygons.
+    """
+    height, width = shape
+    to_tile = np.tile(np.divide(size, (width, height)), 2)
+    boxes = [view.boxes * to_tile for view in seen]
+    # One call for everything: half the time of one per tile, and the same outlines.
+    polygons = masks_to_polygons(
+        np.concatenate([view.masks for view in seen]), np.concatenate(boxes), outlines
+    )
+    parts = np.split(polygons, np.cumsum([len(rows) for rows in boxes])[:-1])
+    found = [
+        Found(part, view.probabilities, mask_ambiguities(view.masks))
+        for part, view in zip(parts, seen, strict=True)
+    ]
+    views = len(found) // tiles
+    if views == 1:
+        return found
+    return [_agreed(found[start : start + views], size) for start in range(0, len(found), views)]
 
 
 def get_ready() -> None:
@@ -140,7 +148,7 @@ def tile_path(folder: Path, tile: Tile) -> Path:
     return folder / f"{tile.tile_id}.json"
 
 
-def _agreed(looks: Sequence[_Found], size: tuple[int, int]) -> _Found:
+def _agreed(looks: Sequence[Found], size: tuple[int, int]) -> Found:
     """What several looks at one tile found, merged as if each were a tile of its own at the same place."""
     drawn = [~shapely.is_missing(look.polygons) for look in looks]
     merged = merge(
@@ -151,4 +159,4 @@ def _agreed(looks: Sequence[_Found], size: tuple[int, int]) -> _Found:
         ),
         np.array([[0, 0, *size]] * len(looks)),
     )
-    return _Found(merged.polygons, merged.probabilities, np.full(len(merged.polygons), np.nan))
+    return Found(merged.polygons, merged.probabilities, np.full(len(merged.polygons), np.nan))
