@@ -19,7 +19,7 @@ from pipeline.seams import MergeRules
 from pipeline.settings import Training
 from pipeline.steps.calibration import _look, calibrate_network
 from pipeline.steps.detections import Detector
-from pipeline.steps.training import pairs_on, read_sides, tile_samples
+from pipeline.steps.training import _scorer, pairs_on, read_sides, tile_samples
 from pipeline.thresholds import ThresholdRules
 from pipeline.vectorize import VectorizeRules
 
@@ -139,3 +139,11 @@ def test_buildings_of_unknown_condition_are_asked_for_and_barely_visible_ones_ar
     assert sample.truth_categories.tolist() == [-1]
     assert [polygon.bounds for polygon in sample.truth_polygons] == [(36, 10, 60, 34)]
     assert [polygon.bounds for polygon in sample.ignored_polygons] == [(0, 40, 10, 60)]
+
+
+def test_an_epoch_loses_nothing_by_finding_what_nobody_is_asked_to_find(tmp_path):
+    write_tile(tmp_path, "asked", [item(36, 10, 60, 34)])
+    write_tile(tmp_path, "barely", [item(0, 10, 10, 34, visible_share=0.1)])
+    pairs = [(tmp_path, "asked"), (tmp_path, "barely")]
+    alone, both = (_scorer(some, CATEGORIES, Recipe())(RedRoofs()) for some in (pairs[:1], pairs))
+    assert alone == both == {"score": pytest.approx(2 / 3), "mean_f1": pytest.approx(1 / 3), "all_f1": 1.0}

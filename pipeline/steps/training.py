@@ -11,14 +11,13 @@ import numpy as np
 from models.recipe import Recipe
 from models.tiles import TrainingTile, read_image
 from pipeline.errors import ArtifactError
-from pipeline.evaluate import pool, score_image
 from pipeline.evidence import TileSample
 from pipeline.held_out import item_polygon
 from pipeline.schema import Item, PairIndex, TileItems, Versioned, Window
 from pipeline.settings import Training
 from pipeline.split import split_pairs
 from pipeline.steps import Progress
-from pipeline.thresholds import choose_thresholds
+from pipeline.thresholds import ThresholdRules, choose_thresholds, evidence_of, expected_scores
 from pipeline.vectorize import masks_to_polygons
 
 if TYPE_CHECKING:
@@ -174,30 +173,15 @@ def _scorer(
 
     Each tile counts as an image of its own; `score` is the mean of mean F1 and F1 of all buildings,
     so that a network that finds buildings is preferred before it can tell their conditions apart.
+    Detections of items that nobody is asked to find count neither way.
     """
+    rules = ThresholdRules(resamples=0)
 
     def score(predictor: Predictor) -> dict[str, float]:
         samples = list(tile_samples(predictor, pairs, recipe))
-        thresholds = choose_thresholds(samples, categories)
-        limits = np.array([thresholds[name] for name in categories])
-        scores = []
-        for sample in samples:
-            best = sample.probabilities.argmax(axis=1)
-            kept = sample.probabilities.max(axis=1, initial=0.0) >= limits[best]
-            scores.append(
-                score_image(
-                    sample.polygons[kept],
-                    sample.probabilities[kept],
-                    sample.truth_polygons,
-                    sample.truth_categories,
-                    categories,
-                )
-            )
-        pooled = pool(scores).pooled
-        return {
-            "score": (pooled.mean_f1 + pooled.all_f1) / 2,
-            "mean_f1": pooled.mean_f1,
-            "all_f1": pooled.all_f1,
-        }
+        limits = np.array(list(choose_thresholds(samples, categories, rules).values()))
+        evidence = evidence_of(samples, len(categories), rules)
+        mean_f1, all_f1 = (estimate.value for estimate in expected_scores(evidence, limits, rules))
+        return {"score": (mean_f1 + all_f1) / 2, "mean_f1": mean_f1, "all_f1": all_f1}
 
     return score
