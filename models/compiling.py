@@ -16,7 +16,8 @@ class CompiledBackbone(nn.Module):
     """A backbone that learns no more, compiled whenever it sees a new shape, which takes up to a minute.
 
     On a CPU its weights become constants: frozen batch norms go into convolutions, and activations with
-    them. A batch smaller than those before is filled up, since each size would be a shape of its own.
+    them. A batch smaller than one before of images of its size is filled up, since each number of images
+    would be a shape of its own.
 
     Args:
         backbone: on the device.
@@ -29,7 +30,8 @@ class CompiledBackbone(nn.Module):
     def __init__(self, backbone: nn.Module, device: torch.device):
         super().__init__()
         check_compiler(device)
-        self._is_constant, self._batch = device.type == "cpu", 0
+        self._is_constant = device.type == "cpu"
+        self._batches: dict[torch.Size, int] = {}
         mode = None if self._is_constant else "reduce-overhead"
         self._compiled = torch.compile(backbone, mode=mode, dynamic=False)
 
@@ -37,13 +39,18 @@ class CompiledBackbone(nn.Module):
         """Return the backbone's maps by level of images, float32[n,3,h,w]."""
         from torch._inductor import config
 
-        count, batch = len(images), max(len(images), self._batch)
+        count, size = len(images), images.shape[1:]
+        batch = max(count, self._batches.get(size, 0))
         filled = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, batch - count)) if count < batch else images
         # Also tracing asks for it, which an option of the compilation would not reach.
         with config.patch(freezing=self._is_constant):
             maps = self._compiled(filled)
-        self._batch = batch  # only now: it fits into the memory
+        self._batches[size] = batch  # only now: it fits into the memory
         return {level: map_[:count] for level, map_ in maps.items()}
+
+    def forget_batches(self) -> None:
+        """Fill none up to those before: there is no memory for so many any more."""
+        self._batches.clear()
 
 
 def check_compiler(device: torch.device) -> None:

@@ -88,8 +88,9 @@ class Predictor:
             limits = self._model.rpn._pre_nms_top_n, self._model.rpn._post_nms_top_n
             for limit in limits:
                 limit["testing"] = min(proposals_per_tile, limit["testing"])
-        if compile:
-            self._model.backbone = CompiledBackbone(self._model.backbone, self.device)
+        self._compiled = CompiledBackbone(self._model.backbone, self.device) if compile else None
+        if self._compiled is not None:
+            self._model.backbone = self._compiled
         self._batch_limit: int | None = None
         self._memory_asked = False
 
@@ -122,6 +123,8 @@ class Predictor:
                 logger.warning(
                     "out of memory with %d images, going on with %d", len(batch), self._batch_limit
                 )
+            if self._compiled is not None:
+                self._compiled.forget_batches()
             # Only here is the error gone, and with it the tensors that its traceback held.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -205,20 +205,50 @@ def test_a_container_s_limit_counts(tmp_path):
     assert memory._group_mib(tmp_path) == 200
 
 
-def test_a_compiled_backbone_sees_batches_of_one_size(model, monkeypatch):
-    """Every other size would be compiled anew; where memory is short, the size is what fits."""
+def _compiled(model, room, monkeypatch):
+    """A predictor that compiles nothing, but calls its backbone as if, and that backbone."""
     monkeypatch.setattr(torch, "compile", lambda backbone, **_options: backbone)
     monkeypatch.setattr(shutil, "which", lambda _compiler: "/usr/bin/g++")
+    again = copy.deepcopy(model)
+    again.backbone = cramped = CrampedBackbone(again.backbone, room)
+    return Predictor(again, "cpu", score_threshold=0.0, compile=True), cramped
+
+
+def test_a_compiled_backbone_sees_batches_of_one_size(model, monkeypatch):
+    """Every other size would be compiled anew; where memory is short, the size is what fits."""
     plain = Predictor(model, "cpu", score_threshold=0.0).predict(_images(3))
     for room, sizes in ((5, [4, 4, 5]), (3, [4, 2, 2, 2, 2, 2, 2, 2])):
-        cramped = CrampedBackbone(model.backbone, room)
-        again = copy.deepcopy(model)
-        again.backbone = cramped
-        predictor = Predictor(again, "cpu", score_threshold=0.0, compile=True)
+        predictor, cramped = _compiled(model, room, monkeypatch)
         found = [predictor.predict(_images(count)) for count in (4, 3, 5)]
         assert cramped.sizes == sizes and [len(each) for each in found] == [4, 3, 5]
         for one, other in zip(plain, found[1], strict=True):
             assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+
+
+def test_a_compiled_backbone_is_filled_up_with_images_of_its_size_alone(model, monkeypatch):
+    predictor, cramped = _compiled(model, 4, monkeypatch)
+    for images in (_images(4), _images(3, 96, 128), _images(1)):
+        predictor.predict(images)
+    assert cramped.sizes == [4, 3, 4]
+
+
+def test_a_compiled_backbone_is_no_longer_filled_up_to_what_exceeds_the_memory(model, monkeypatch):
+    predictor, cramped = _compiled(model, 4, monkeypatch)
+    predictor.predict(_images(4))
+    cramped.room = 2
+    assert len(predictor.predict(_images(4))) == 4
+    assert cramped.sizes == [4, 4, 2, 2]
+
+
+def test_a_compiled_backbone_leaves_room_to_the_heads(model, monkeypatch):
+    def pool(_module, inputs):
+        if len(inputs[1]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    predictor, cramped = _compiled(model, 4, monkeypatch)
+    predictor._model.roi_heads.register_forward_pre_hook(pool)
+    assert len(predictor.predict(_images(4))) == 4
+    assert cramped.sizes == [4, 2, 2]
 
 
 def test_without_a_compiler_it_is_said_before_anything_is_computed(model, monkeypatch):
