@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SCORE = "score"
 """The metric of validation that chooses the epoch whose weights are kept; higher is better."""
+_CHECKPOINT, _BEST = "checkpoint.pth", "best.h5"
 
 
 @dataclass
@@ -44,12 +45,12 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """All that is needed to go on."""
-        return self.folder / "checkpoint.pth"
+        return self.folder / _CHECKPOINT
 
     @property
     def best(self) -> Path:
         """The weights that scored best until now."""
-        return self.folder / "best.h5"
+        return self.folder / _BEST
 
     @property
     def is_over(self) -> bool:
@@ -102,13 +103,11 @@ class Run:
         path = self.folder / "weights.h5"
         if is_first():
             if self.best.exists():
-                # Copied, not moved: broken off before the checkpoint is gone, this is done over.
+                # Copied, not moved: until `forget` this may be done over.
                 with atomic_file(path) as part:
                     shutil.copyfile(self.best, part)
             else:
                 write_weights(path, self.learner.kept, self._metadata())
-            self.checkpoint.unlink(missing_ok=True)
-            self.best.unlink(missing_ok=True)
         wait_for_all()
         return path
 
@@ -126,3 +125,9 @@ class Run:
             epoch=self.epoch.number,
             metrics=self.history[-1]["metrics"],
         )
+
+
+def forget(folder: Path) -> None:
+    """Remove what a training goes on from: it is done, and so is whatever follows from it."""
+    for name in (_CHECKPOINT, _BEST):
+        (folder / name).unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from models.negatives import false_positives
 from models.predict import Predictor
 from models.pretrained import build_initial
 from models.recipe import Recipe
-from models.run import Run
+from models.run import Run, forget
 from models.sampling import Contents, draw_epoch, showing_weights, survey
 from models.tiles import TrainingTile, digest_tiles
 
@@ -67,6 +67,8 @@ def train(
     folder: Path,
     validate: Validate | None = None,
     on_progress: OnProgress | None = None,
+    *,
+    keep_checkpoint: bool = False,
 ) -> Path:
     """Return the weights file of a network trained on tiles, going on where a broken training stopped.
 
@@ -79,6 +81,8 @@ def train(
         validate: measures a predictor, higher is better; the epoch with the best `"score"` is kept,
             without one the last. Called every `Recipe.validate_every` epochs, by the first process.
         on_progress: told the done share, 0 to 1, and a line of text, about once a second.
+        keep_checkpoint: whether begun again after its end it ends once more, without learning, until
+            `models.run.forget`: for a caller with something left to write.
 
     Raises:
         TrainingError: there are no tiles, a loss is not finite, the checkpoint does not fit, or SIGTERM
@@ -103,7 +107,10 @@ def train(
         run = _begin(lesson, recipe, folder, device)
         while not run.is_over:
             _run_epoch(run, lesson)
-        return run.finish()
+        weights = run.finish()
+        if not keep_checkpoint:
+            forget(folder)
+        return weights
 
 
 def _begin(lesson: _Lesson, recipe: Recipe, folder: Path, device: torch.device) -> Run:

@@ -21,6 +21,7 @@ from models.predict import Predictor
 from models.pretrained import build_initial
 from models.range_test import run_range_test
 from models.recipe import Recipe
+from models.run import forget
 from models.tiles import digest_tiles
 from models.train import train
 from models.weights import WeightsMetadata, build_from_weights, read_metadata, read_weights, write_weights
@@ -243,6 +244,22 @@ def test_best_epoch_is_kept(tmp_path):
     assert metadata.epoch == 2 and metadata.metrics == {"score": 0.9, "mean_f1": 0.1}
     assert all(torch.equal(value, seen[1][name]) for name, value in state.items())
     assert not (weights.parent / "best.h5").exists()
+
+
+def test_a_training_that_is_done_ends_the_same_again_until_it_is_forgotten(tmp_path):
+    training, scores, lines = tiles(tmp_path), iter([0.9, 0.4]), []
+    again = {"validate": lambda _: {"score": next(scores)}, "keep_checkpoint": True}
+    again["on_progress"] = lambda _, line: lines.append(line)
+    recipe = replace(RECIPE, epochs=2, tiles_per_epoch=1)
+    weights = _train(tmp_path / "run", training, recipe, **again)
+    learnt, told = _weights(weights), len(lines)
+    weights.write_bytes(b"half a netwo")
+    _train(tmp_path / "run", training, recipe, **again)
+    assert _weights(weights) == learnt and read_metadata(weights).epoch == 1 and len(lines) == told
+    with pytest.raises(TrainingError, match="another seed"):
+        _train(tmp_path / "run", training, replace(recipe, seed=2))
+    forget(weights.parent)
+    assert {path.name for path in weights.parent.iterdir()} - {"events"} == {"history.json", "weights.h5"}
 
 
 def test_validation_may_be_rare_but_never_skips_the_last_epoch(tmp_path):

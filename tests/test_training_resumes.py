@@ -112,6 +112,17 @@ def test_killed_and_ended_it_goes_on_to_the_same_weights(cut, weights, tmp_path)
     assert all(mine[name].equal(theirs[name]) for name in mine)
 
 
+def test_a_training_whose_record_could_not_be_written_is_not_done_over(cut, weights, tmp_path):
+    workspace = shutil.copytree(cut, tmp_path / "village", copy_function=shutil.copy2)
+    network = workspace / "work" / "networks" / weights.parent.name
+    (network / "run.json").mkdir(parents=True)
+    assert run_luigi(workspace, *TRAIN).returncode != 0
+    (network / "run.json").rmdir()
+    learnt = (network / "history.json").stat().st_mtime_ns
+    assert learn(workspace) == network / "weights.h5"
+    assert (network / "history.json").stat().st_mtime_ns == learnt and not (network / "best.h5").exists()
+
+
 ELSEWHERE = """
 import sys
 from pathlib import Path

@@ -36,7 +36,7 @@ def train_network(
     target: Path,
     progress: Progress,
 ) -> dict[str, int]:
-    """Writes weights.h5 and history.json; goes on where a killed training stopped.
+    """Writes weights.h5 and history.json; goes on where a killed training stopped, until `end_training`.
 
     Args:
         folders: of CutTiles, one per training image.
@@ -61,8 +61,15 @@ def train_network(
         for side in (learnt, held_out)
     )
     score = _scorer(held_out, categories, recipe) if held_out else None
-    train(learn, check, categories, recipe, target, score, progress)
+    train(learn, check, categories, recipe, target, score, progress, keep_checkpoint=True)
     return {"training_tiles": len(learnt), "validation_tiles": len(held_out)}
+
+
+def end_training(target: Path) -> None:
+    """Removes what a training goes on from, once all that it made is recorded."""
+    from models.run import forget
+
+    forget(target)
 
 
 def read_sides(

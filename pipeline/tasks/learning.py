@@ -21,7 +21,7 @@ from pipeline.schema import TileIndex
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
-from pipeline.steps.training import train_network
+from pipeline.steps.training import end_training, train_network
 from pipeline.stores import LabelStore, open_store
 from pipeline.targets import LabelStoreTarget, fingerprint
 from pipeline.tasks.sources import SourceImage, SourceLabels
@@ -265,3 +265,5 @@ class TrainMaskRCNN(Step):
                 self.folder,
                 self.progress,
             )
+        # Without a record the task runs again, and would learn anew.
+        end_training(self.folder)
