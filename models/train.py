@@ -173,7 +173,8 @@ def _mine(run: Run, lesson: _Lesson) -> np.ndarray:
 
 
 def _predictor(learner: Learner) -> Predictor:
-    return Predictor(learner.kept, str(learner.device), learner.recipe.precision)
+    recipe = learner.recipe
+    return Predictor(learner.kept, str(learner.device), recipe.precision, channels_last=recipe.channels_last)
 
 
 def _log_progress(fraction: float, message: str) -> None:

@@ -228,6 +228,15 @@ def test_validation_leaves_no_trace(tmp_path, unbroken):
     assert _same(tmp_path / "run", unbroken)
 
 
+def test_validation_leaves_the_weights_in_memory_as_they_lie(tmp_path):
+    """Convolutions of another memory format round otherwise."""
+    training = tiles(tmp_path)
+    recipe = replace(RECIPE, epochs=2, tiles_per_epoch=2, channels_last=False, ema_decay=0.0)
+    _train(tmp_path / "plain", training, recipe)
+    _train(tmp_path / "run", training, recipe, validate=lambda _: {"mean_f1": 0.5})
+    assert _same(tmp_path / "run", tmp_path / "plain")
+
+
 def test_best_epoch_is_kept(tmp_path):
     scores = iter([0.2, 0.9, 0.4])
     seen = []
