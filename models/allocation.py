@@ -23,9 +23,22 @@ def keep_freed_memory() -> None:
 
     Source: mallopt(3).
     """
-    if platform.libc_ver()[0] != "glibc":
+    if not _is_glibc():
         return
     mallopt = ctypes.CDLL(None).mallopt
     # In this order: with the second alone, every large block would be given back.
     if mallopt(_M_MMAP_THRESHOLD, _LARGE) or mallopt(_M_MMAP_THRESHOLD, _LARGEST_ONCE):
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def give_back_freed_memory() -> None:
+    """Give what this process has freed and kept back to the system, so that it counts as free.
+
+    Source: malloc_trim(3).
+    """
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"

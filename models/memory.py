@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from models.allocation import give_back_freed_memory
+
 if TYPE_CHECKING:
     import torch
 
@@ -54,6 +56,7 @@ def free_mib(device: torch.device) -> float | None:
         # What PyTorch keeps for its next tensors counts as taken there.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + kept) / 2**20
+    give_back_freed_memory()
     return min((mib for mib in (_system_mib(), _group_mib()) if mib is not None), default=None)
 
 
@@ -68,9 +71,13 @@ def _system_mib() -> float | None:
 
 
 def _group_mib(folder: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """What is left of a container's limit; None without one."""
+    """What is left of a container's limit, where files that lie in memory can go; None without one."""
     try:
         limit = (folder / "memory.max").read_text().strip()
-        return None if limit == "max" else (int(limit) - int((folder / "memory.current").read_text())) / 2**20
-    except (OSError, ValueError):
+        if limit == "max":
+            return None
+        used = int((folder / "memory.current").read_text())
+        held = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return (int(limit) - used + int(held["active_file"]) + int(held["inactive_file"])) / 2**20
+    except (OSError, ValueError, KeyError):
         return None

@@ -38,9 +38,33 @@ def test_maps_that_are_freed_are_used_again():
     assert 10 * faults("keep") < faults("as it comes")
 
 
+KEPT = """
+import re
+import torch
+from models.allocation import give_back_freed_memory, keep_freed_memory
+
+def resident_mib():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
+
+keep_freed_memory()
+maps = [torch.ones(2**20 * 8) for _ in range(12)]  # 32 MiB each
+del maps
+kept = resident_mib()
+give_back_freed_memory()
+print(kept - resident_mib())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_what_is_kept_counts_as_free_when_somebody_asks():
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 300
+
+
 def test_another_allocator_is_left_alone(monkeypatch):
     from models import allocation
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: pytest.fail("asked"))
     allocation.keep_freed_memory()
+    allocation.give_back_freed_memory()

@@ -202,7 +202,11 @@ def test_a_container_s_limit_counts(tmp_path):
     assert memory._group_mib(tmp_path) is None
     (tmp_path / "memory.max").write_text(str(300 * 2**20))
     (tmp_path / "memory.current").write_text(str(100 * 2**20))
+    (tmp_path / "memory.stat").write_text("anon 0\nactive_file 0\ninactive_file 0\n")
     assert memory._group_mib(tmp_path) == 200
+    mib = 2**20
+    (tmp_path / "memory.stat").write_text(f"anon {mib}\nactive_file {30 * mib}\ninactive_file {20 * mib}\n")
+    assert memory._group_mib(tmp_path) == 250, "what was read of files gives way"
 
 
 def _compiled(model, room, monkeypatch):
