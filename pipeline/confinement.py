@@ -26,6 +26,7 @@ MAX_TEXT_BYTES = 2**30
 _BINARY = {".gpkg": b"SQLite format 3\0", ".fgb": b"fgb", ".shp": b"\x00\x00\x27\x0a"}
 _TEXT = (".geojson", ".json")
 _ELSEWHERE = ("://", "/vsi")
+_SOURCES = ("SourceFilename", "SourceDataset")
 
 
 def check_label_file(path: Path) -> None:
@@ -87,13 +88,14 @@ def vrt_sources(path: Path) -> list[str]:
         RasterError: it is no readable XML.
     """
     try:
-        nodes = [node for node in ElementTree.parse(path).iter() if node.tag == "SourceFilename"]
+        nodes = [node for node in ElementTree.parse(path).iter() if node.tag in _SOURCES]
     except (ElementTree.ParseError, OSError, ValueError) as error:
         raise RasterError(
             f"not a readable VRT: {error}", where=path, remedy="Build the VRT again."
         ) from error
     names = [(node.text or "", node.get("relativeToVRT") == "1") for node in nodes]
+    folder = path.resolve().parent  # GDAL follows a link to the VRT before it looks beside it
     return [
-        str(path.parent / name) if beside and not any(mark in name for mark in _ELSEWHERE) else name
+        str(folder / name) if beside and not any(mark in name for mark in _ELSEWHERE) else name
         for name, beside in names
     ]

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import luigi
@@ -34,9 +36,9 @@ from pipeline.untouched import stamp_of
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 LABEL_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
-SIDECAR_SUFFIXES = (".tfw", ".wld", ".prj", ".msk", ".ovr", ".dbf", ".shx", ".cpg")
-"""Files beside an input that change what GDAL reads from it. `.aux.xml` is left out on purpose:
-viewers write statistics there, and looking at an image must not retrain a network."""
+SIDECAR_SUFFIXES = (".wld", ".tab", ".prj", ".msk", ".ovr", ".dbf", ".shx", ".cpg")
+"""Files beside an input that, like its world file, change what GDAL reads from it. `.aux.xml` is left out on
+purpose: viewers write statistics there, and looking at an image must not retrain a network."""
 
 URL_PREFIXES = ("http://", "https://")
 
@@ -172,19 +174,55 @@ def fingerprint(path: Path | str) -> dict[str, object]:
 
     Raises:
         SourceError: the file is not there.
-        RasterError: it is a VRT that cannot be read.
+        RasterError: it is a VRT that cannot be read, or names one.
     """
     if str(path).startswith(URL_PREFIXES):
         return {"url": str(path)}
-    path = Path(path)
-    parts = [path, *(path.with_suffix(suffix) for suffix in SIDECAR_SUFFIXES)]
-    parts += [path.with_name(path.name + suffix) for suffix in SIDECAR_SUFFIXES]
-    if path.suffix.lower() == ".vrt":
-        parts += [Path(name) for name in vrt_sources(path)]
-    stats = {part.name: stamp_of(part) for part in parts if part.is_file()}
-    if path.name not in stats:
+    path, listed = Path(path), cache(names_in)
+    if not path.is_file():
         raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
-    return {"name": path.name, "files": stats}
+    stamps, *sources = [_stamps(part, listed(part.parent)) for part in _with_sources(path)]
+    return {"name": path.name, "files": stamps} | ({"sources": sources} if sources else {})
+
+
+def names_in(folder: Path) -> Mapping[str, Sequence[str]]:
+    """Names of what lies in a folder, by their lower case."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(os.listdir(folder)):
+        names[name.lower()].append(name)
+    return names
+
+
+def sidecars(path: Path, names: Mapping[str, Sequence[str]]) -> list[Path]:
+    """Files beside an input that belong to it, whatever the case of their endings.
+
+    Args:
+        path: the input.
+        names: of its folder, by their lower case.
+    """
+    ending = path.suffix[1:]
+    endings = (f".{ending}w", f".{ending[:1]}{ending[-1:]}w", *SIDECAR_SUFFIXES)
+    wanted = [(stem + ending).lower() for stem in (path.stem, path.name) for ending in endings]
+    return [path.with_name(name) for sidecar in wanted for name in names.get(sidecar, ())]
+
+
+def _stamps(path: Path, names: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Sizes and times of an input and of what belongs to it, by name."""
+    return {part.name: stamp_of(part) for part in (path, *sidecars(path, names)) if part.is_file()}
+
+
+def _with_sources(path: Path) -> list[Path]:
+    """An input, and every file of which it is made where it is a VRT, perhaps of other VRT."""
+    found: dict[Path, None] = {}
+    ahead = [path]
+    while ahead:
+        part = ahead.pop()
+        if part in found or not os.path.isfile(part):
+            continue
+        found[part] = None
+        if part.suffix.lower() == ".vrt":
+            ahead += [Path(name) for name in vrt_sources(part)]
+    return [*found]
 
 
 class SourceTarget(luigi.Target):

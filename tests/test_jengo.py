@@ -26,6 +26,8 @@ from luigi.task_register import Register
 from jengo.commands import main
 from pipeline.defaults import set_defaults
 from pipeline.sample import SceneSpec, write_scene
+from pipeline.steps.adding import add_input
+from pipeline.targets import Workspace
 
 ROOT = Path(__file__).parents[1]
 STATES = {"Complete": "Finished", "Incomplete": "walls only", "Foundation": "slab"}
@@ -155,6 +157,15 @@ def test_nothing_was_copied_and_nothing_is_stale(village, flights):
     again = jengo(village, "run", str(flights / "flight_02.tif"))
     assert again.returncode == 0 and "Ran 0 tasks" not in again.stderr
     assert "1 complete ones were encountered" in again.stderr
+
+
+def test_what_lies_beside_an_input_comes_along_whatever_its_case(tmp_path):
+    for name in ("grid.tif", "GRID.TFW", "grid.tifw", "grid.SHP", "grid.DBF", "other.tfw"):
+        (tmp_path / name).touch()
+    workspace = Workspace(tmp_path / "village")
+    add_input(workspace, tmp_path / "grid.tif", tmp_path / "grid.SHP", name="a")
+    brought = {path.name for path in workspace.root.glob("input/training/*/*")}
+    assert brought == {"a.tif", "a.TFW", "a.tifw", "a.SHP", "a.DBF"}
 
 
 def test_labels_are_checked_without_an_image_and_without_a_store(village, flights):

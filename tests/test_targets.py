@@ -96,6 +96,57 @@ def test_fingerprints_follow_edits_sidecars_and_virtual_sources(tmp_path):
         fingerprint(tmp_path / "w.vrt")
 
 
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("grid.SHP", "grid.DBF"),
+        ("grid.tif", "GRID.TFW"),
+        ("grid.tif", "grid.tifw"),
+        ("grid.tiff", "grid.tfw"),
+        ("grid.jp2", "grid.j2w"),
+        ("grid.tif", "grid.tif.MSK"),
+        ("grid.tif", "grid.tab"),
+    ],
+)
+def test_fingerprints_follow_what_lies_beside_whatever_its_case(tmp_path, name, beside):
+    path = tmp_path / name
+    path.touch()
+    alone = fingerprint(path)
+    (tmp_path / beside).write_text("1")
+    first = fingerprint(path)
+    (tmp_path / beside).write_text("22")
+    assert alone != first != fingerprint(path)
+    (tmp_path / "other.tfw").touch()
+    assert fingerprint(path) != first and fingerprint(path)["files"].keys() == {name, beside}
+
+
+def mosaic(path: Path, *sources: str, tag: str = "SourceFilename") -> Path:
+    """A virtual raster of files named as seen from its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = "".join(f'<{tag} relativeToVRT="1">{source}</{tag}>' for source in sources)
+    path.write_text(f"<VRTDataset>{named}</VRTDataset>")
+    return path
+
+
+def test_fingerprints_follow_every_source_of_a_mosaic(tmp_path):
+    path = mosaic(tmp_path / "m.vrt", "a/ortho.tif", "b/ortho.tif", "c/inner.vrt", "m.vrt", "c/absent.tif")
+    mosaic(tmp_path / "c/inner.vrt", "warped.vrt")
+    mosaic(tmp_path / "c/warped.vrt", "deep.tif", tag="SourceDataset")
+    parts = [tmp_path / name for name in ("a/ortho.tif", "b/ortho.tif", "c/deep.tif")]
+    for part in parts:
+        part.parent.mkdir(exist_ok=True)
+        part.touch()
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "m.vrt"
+    link.symlink_to(path)
+    seen = [fingerprint(link)]
+    for part in (*parts, *(part.with_suffix(".tfw") for part in parts)):
+        part.write_text("edited")
+        seen.append(fingerprint(link))
+    assert all(one not in seen[:number] for number, one in enumerate(seen))
+    assert fingerprint(link) == seen[-1]
+
+
 def test_inputs_are_found_by_name_in_any_split(tmp_path):
     workspace = Workspace(tmp_path)
     assert workspace.find_image("a") is None and workspace.images_of("test") == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import SettingsError, SourceError
 from pipeline.stores import check_image_id
-from pipeline.targets import IMAGE_SUFFIXES, LABEL_SUFFIXES, SIDECAR_SUFFIXES, Workspace
+from pipeline.targets import IMAGE_SUFFIXES, LABEL_SUFFIXES, Workspace, names_in, sidecars
 
 
 def add_input(
@@ -89,20 +89,13 @@ def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy:
         )
     if taken:
         return
-    for part in (path, *_sidecars(path)):
-        target = folder / (stem + part.name.removeprefix(path.stem))
+    for part in (path, *sidecars(path, names_in(path.parent))):
+        target = folder / (stem + part.name[len(path.stem) :])
         target.unlink(missing_ok=True)
         if copy:
             shutil.copy2(part, target)
         else:
             target.symlink_to(os.path.relpath(part.resolve(), folder.resolve()))
-
-
-def _sidecars(path: Path) -> list[Path]:
-    """Files beside an input that belong to it, whatever the case of their endings."""
-    wanted = {path.stem.lower() + ending for ending in SIDECAR_SUFFIXES}
-    wanted |= {path.name.lower() + ending for ending in SIDECAR_SUFFIXES}
-    return sorted(there for there in path.parent.iterdir() if there.name.lower() in wanted)
 
 
 def _same(there: Path, path: Path) -> bool:
