@@ -32,7 +32,7 @@ from pipeline.atomic import flush, holding, write_atomic
 from pipeline.confinement import vrt_sources
 from pipeline.errors import SettingsError, SourceError
 from pipeline.provenance import RunRecord, facts_of, read_record
-from pipeline.untouched import stamp_of
+from pipeline.untouched import drop_journals, stamp_of
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
 LABEL_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
@@ -273,9 +273,11 @@ class PublishedTarget(luigi.Target):
         with holding(self.record.parent):
             old = read_record(self.record)
             for name in set(old.files if old else ()) - {path.name for path in files}:
+                drop_journals(folder / Path(name).name)
                 (folder / Path(name).name).unlink(missing_ok=True)
             self.record.unlink(missing_ok=True)
             for path in files:
+                drop_journals(folder / path.name)
                 os.replace(path, folder / path.name)
             write_atomic(self.record, stamped.model_dump_json(indent=1))
 

@@ -1,4 +1,4 @@
-"""Reading a GeoPackage without writing to it.
+"""Reading a GeoPackage without writing to it, and replacing one that somebody has open.
 
 QGIS keeps what is edited in a log beside the file (`-wal`) until it closes it. Whoever opens the file, even
 for reading, sees these edits, and writes them into the file when it closes it: an input would change by being
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOG_SUFFIX = "-wal"
+_JOURNAL_SUFFIXES = (LOG_SUFFIX, "-shm", "-journal")
 
 
 @contextmanager
@@ -42,3 +43,9 @@ def stamp_of(path: Path) -> list[int]:
     """Size and modification time in nanoseconds of a file, its log included."""
     stats = [part.stat() for part in with_log(path)]
     return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
+
+
+def drop_journals(path: Path) -> None:
+    """Removes what SQLite keeps beside a file that is about to be replaced, and would replay on the next."""
+    for suffix in _JOURNAL_SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """Targets: whole or not at all, stale never, and inputs found by name."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,33 @@ def test_what_is_no_longer_published_goes(tmp_path):
         assert target.exists()
     assert sorted(path.name for path in record.parents[1].glob("a.*")) == ["a.csv", "a.html"]
     assert (tmp_path / "output" / "a.csv").read_text() == "00000002"
+
+
+def test_the_log_of_a_viewer_is_not_replayed_on_what_is_published_next(tmp_path):
+    record = tmp_path / "output" / "runs" / "a.json"
+
+    def publish(digest: str, rows: int) -> None:
+        with scratch_folder(tmp_path / "output") as scratch:
+            with closing(sqlite3.connect(scratch / "a.gpkg")) as made, made:
+                made.execute("CREATE TABLE buildings (name TEXT)")
+                made.executemany("INSERT INTO buildings VALUES (?)", [(digest * 50,)] * rows)
+            target = PublishedTarget(record, digest)
+            target.publish(scratch, Stopwatch("AggregateImage", "a", digest).record({}, {}))
+
+    publish("00000001", 3)
+    published = tmp_path / "output" / "a.gpkg"
+    with closing(sqlite3.connect(published)) as viewer:
+        viewer.execute("PRAGMA journal_mode = WAL")
+        with viewer:
+            viewer.execute("UPDATE buildings SET name = 'edited'")
+        publish("00000002", 200)
+        with closing(sqlite3.connect(published)) as other:
+            assert other.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+            assert other.execute("SELECT count(*), min(name) FROM buildings").fetchone() == (
+                200,
+                "00000002" * 50,
+            )
+    assert PublishedTarget(record, "00000002").exists()
 
 
 def test_workspace_touches_nothing(tmp_path):

@@ -24,7 +24,7 @@ from pipeline.schema import Artifact, Versioned, Window
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
 from pipeline.stores.versions import Version, VersionStore
-from pipeline.untouched import stamp_of, with_log
+from pipeline.untouched import drop_journals, stamp_of, with_log
 
 
 class ReviewedTile(Artifact):
@@ -229,10 +229,12 @@ def _import_image(
     if new or not files["labels"].is_file():
         with atomic(files["labels"]) as scratch:
             write_corrected(scratch, corrected, marks, labels.condition_attribute, spellings)
+            drop_journals(files["labels"])
     if ground is not None and (new or not files["areas"].is_file()):
         frame = geopandas.GeoDataFrame(geometry=[ground], crs=grid.crs)
         with atomic(files["areas"]) as scratch:
             pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG")
+            drop_journals(files["areas"])
     known_rows = {
         int(row["row_id"]): row | {"source": source_of(row), "polygon_px": polygon}
         for row, polygon in zip(rows.to_dict("records"), polygons, strict=True)

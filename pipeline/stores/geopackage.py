@@ -32,6 +32,7 @@ from pipeline.stores import (
     item_frame,
     label_frame,
 )
+from pipeline.untouched import drop_journals
 
 logger = logging.getLogger(__name__)
 
@@ -156,9 +157,7 @@ def _replaced(path: Path) -> Iterator[Path]:
     try:
         with atomic(path) as scratch:
             yield scratch
-            # A viewer with the old file open leaves a log beside it, which SQLite would replay on the new.
-            for suffix in ("-wal", "-shm", "-journal"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            drop_journals(path)
     except (OSError, ArtifactError, pyogrio.errors.DataSourceError) as error:
         raise StoreError(
             f"labels cannot be written: {error}",
