@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +23,17 @@ from pydantic import ValidationError
 from models.errors import Mistake
 from pipeline.calibration import Calibration
 from pipeline.provenance import RunRecord, sha256_of
-from pipeline.schema import CoarseIndex, TileDetections
+from pipeline.schema import CoarseIndex
 from pipeline.steps.detection_rows import read_detections
 from pipeline.steps.evaluation import Evaluation
 from pipeline.steps.training import read_tile_items
 from pipeline.tiling import read_tile_index
 
-_SHARED = {"networks": "TrainMaskRCNN", "calibrations": "CalibrateNetwork"}
+_SHARED = {
+    "networks": "TrainMaskRCNN",
+    "calibrations": "CalibrateNetwork",
+    "training_sets": "ExportTraining",
+}
 _TASKS = {
     "tiles": "TileImage",
     "labels": "LoadLabels",
@@ -66,6 +70,8 @@ def remake(path: Path) -> str:
     'InferShard --image-id scene_042 --shard 1'
     >>> remake(Path("output/runs/scene_042.AggregateImage.json"))
     'AggregateImage --image-id scene_042'
+    >>> remake(Path("work/review/queue_001-1234"))
+    'SelectTiles --round 1'
     """
     if path.parent.name == "runs":
         name, task = path.stem.rsplit(".", 1)
@@ -77,7 +83,10 @@ def remake(path: Path) -> str:
     if path.parent.name in _SHARED:
         return _SHARED[path.parent.name]
     folder = path.parent if "manifest" in path.name else path
-    task = _TASKS[folder.name.partition("-")[0]]
+    kind = folder.name.partition("-")[0]
+    if kind.startswith("queue_"):
+        return f"SelectTiles --round {int(kind.removeprefix('queue_'))}"
+    task = _TASKS[kind]
     shard = f" --shard {path.name.split('_')[1]}" if task == "InferShard" else ""
     return f"{task} --image-id {folder.parent.name}{shard}"
 
@@ -157,11 +166,12 @@ def _faults(path: Path, size: int, sha256: str | None) -> Iterator[str]:
         yield "is missing"
     elif path.stat().st_size != size:
         yield f"has {path.stat().st_size:,} bytes instead of {size:,}"
-    elif sha256 is not None and sha256_of(path) != sha256:
-        yield "is not what was written: its SHA-256 differs"
     else:
         try:
-            _reader(path)(path)
+            if sha256 is not None and sha256_of(path) != sha256:
+                yield "is not what was written: its SHA-256 differs"
+            else:
+                _reader(path)(path)
         except (Mistake, ValidationError, OSError, ValueError) as error:
             yield f"cannot be read: {str(error).splitlines()[0]}"
 
@@ -206,8 +216,7 @@ def _miscounts(workspace: Path, folder: Path, record: RunRecord) -> Iterator[str
     name, work = record.image_id, workspace / "work" / record.image_id
     detections = work / f"detections-{record.inputs.get('InferShard', '')}"
     if detections.is_dir() and "InferLarge" not in record.inputs:
-        tiles = [read_detections(path) for path in sorted(detections.glob("r*.json"))]
-        yield from _tile_faults(tiles, counts)
+        yield from _tile_faults(detections, counts)
     buildings = counts["buildings"]
     if counts["detections"] < counts["merged"] or counts["merged"] < buildings:
         yield f"{buildings} buildings from {counts['merged']} merged of {counts['detections']} detections"
@@ -218,10 +227,16 @@ def _miscounts(workspace: Path, folder: Path, record: RunRecord) -> Iterator[str
         yield f"{found} features in {geojson.name} for {buildings} buildings"
 
 
-def _tile_faults(tiles: Sequence[TileDetections], counts: dict[str, int]) -> Iterator[str]:
-    if len(tiles) != counts["tiles"]:
-        yield f"{len(tiles)} per-tile JSON for {counts['tiles']} tiles"
-    elif (found := sum(len(tile.detections) for tile in tiles)) != counts["detections"]:
+def _tile_faults(folder: Path, counts: dict[str, int]) -> Iterator[str]:
+    """What a map's counts do not say of its tiles; one that is damaged counts as none."""
+    tiles = found = 0
+    for path in folder.glob("r*.json"):
+        with suppress(Mistake):
+            found += len(read_detections(path).detections)
+            tiles += 1
+    if tiles != counts["tiles"]:
+        yield f"{tiles} readable per-tile JSON for {counts['tiles']} tiles"
+    elif found != counts["detections"]:
         yield f"{found} detections in per-tile JSON, {counts['detections']} were read"
 
 

@@ -25,10 +25,10 @@ from models.weights import weights_digest
 from pipeline.atomic import scratch_folder, write_many
 from pipeline.errors import MachineError, SettingsError, StoreError
 from pipeline.mishaps import as_mishap
-from pipeline.provenance import Stopwatch, read_record
+from pipeline.provenance import Stopwatch, facts_of, read_record
 from pipeline.stores.postgis import PostGISStore
 from pipeline.targets import PublishedTarget, Workspace
-from pipeline.verify import verify
+from pipeline.verify import main, verify
 
 pytestmark = pytest.mark.timeout(1500)
 ROOT = os.geteuid() == 0
@@ -277,6 +277,40 @@ def test_damage_is_found_and_a_rerun_repairs_it(village, workspace):
             done = run_warm(workspace, *line.split()[3:])
             assert done.returncode == 0, done.stdout
     assert list(kills.differences(village, workspace)) == []
+
+
+def test_a_damaged_tile_of_a_map_that_is_whole_is_found_and_repaired(village, workspace):
+    tile, *_ = sorted(workspace.glob("work/scene_042/detections-*/r*.json"))
+    DAMAGES["a missing byte"](tile)
+    command = [sys.executable, "-m", "pipeline.verify", workspace, "--discard"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 1 and str(tile) in told.stdout and "Traceback" not in told.stderr
+    assert not tile.exists() and verify(workspace).damages == []
+    assert run_warm(workspace, *GRAPH).returncode == 0
+    assert list(kills.differences(village, workspace)) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "task"),
+    [
+        ("work/review/queue_012-abc", "SelectTiles --round 12"),
+        ("work/training_sets/abc", "ExportTraining"),
+        ("work/networks/abc", "TrainMaskRCNN"),
+        ("work/calibrations/abc", "CalibrateNetwork"),
+        ("work/scene_042/tiles-abc", "TileImage --image-id scene_042"),
+    ],
+)
+def test_whatever_is_damaged_the_task_that_makes_it_again_is_named(tmp_path, capsys, folder, task):
+    made = tmp_path / folder / "made.json"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    record = Stopwatch("Any", None, "abc").record({}, {}).model_copy(update=facts_of(made.parent, [made]))
+    made.with_name("run.json").write_text(record.model_dump_json())
+    assert main([str(tmp_path), "--discard"]) == 0
+    DAMAGES["a missing byte"](made)
+    assert main([str(tmp_path), "--discard"]) == 1
+    assert f"luigi --module pipeline {task} --local-scheduler\n" in capsys.readouterr().out
+    assert not made.parent.exists()
 
 
 def test_a_record_says_where_a_result_comes_from_and_no_secret(village):
