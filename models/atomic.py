@@ -64,10 +64,15 @@ def holding(folder: Path) -> Iterator[None]:
     """Waits until no other process holds `folder`, and holds it; without locks it only goes on."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _lock(lock, fcntl.LOCK_EX)
+        wait_for(lock)
         yield
     finally:
         os.close(lock)
+
+
+def wait_for(descriptor: int) -> None:
+    """Return when no other process holds what is open there; it is held until it is closed."""
+    _lock(descriptor, fcntl.LOCK_EX)
 
 
 def flush(path: Path) -> None:

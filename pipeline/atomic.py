@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from models.atomic import flush, holding, sweep
+from models.atomic import flush, holding, sweep, wait_for
 from models.atomic import scratch_folder as open_scratch_folder
 from pipeline.errors import ArtifactError
 
-__all__ = ["atomic", "flush", "holding", "scratch_folder", "sweep", "write_atomic", "write_many"]
+__all__ = ["atomic", "flush", "holding", "scratch_folder", "sweep", "wait_for", "write_atomic", "write_many"]
 
 
 @contextmanager

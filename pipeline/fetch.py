@@ -3,7 +3,8 @@
 A download grows in a hidden `.<name>.part` beside its target, with a note of which version of the
 file it is. What is there is asked for no second time: `Range` names the rest, and `If-Range` makes the
 server begin anew where the file has changed since. Only the whole file, of the size the server says
-and the digest that is expected, gets the target's name.
+and the digest that is expected, gets the target's name. One process at a time holds the part: others
+wait, and find the file there.
 
 Source: RFC 9110, sections 13.1.5 (If-Range) and 14.2 (Range).
 """
@@ -15,14 +16,16 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from pipeline.atomic import flush
+from pipeline.atomic import flush, wait_for
 from pipeline.errors import SourceError
 
 _CHUNK = 1 << 20
@@ -61,7 +64,8 @@ def fetch(
 
     Args:
         url: http or https.
-        target: where the file goes; its folder is made. What is there is replaced.
+        target: where the file goes; its folder is made. What is there is replaced, but for what another
+            process fetches meanwhile: that is waited for.
         sha256: digest the file must have, in hex; empty for any.
         check: looks at the whole file before it gets its name, and raises where it will not do.
         rules: how patiently.
@@ -73,14 +77,44 @@ def fetch(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    _download(url, part, rules, progress)
-    _check_digest(url, part, sha256)
-    check(part)
-    flush(part)
-    os.replace(part, target)
-    _note(part).unlink(missing_ok=True)
-    flush(target.parent)
+    with _holding(part, target) as missing:
+        if missing:
+            _download(url, part, rules, progress)
+            _check_digest(url, part, sha256)
+            check(part)
+            flush(part)
+            os.replace(part, target)
+            _note(part).unlink(missing_ok=True)
+            flush(target.parent)
     return target.stat().st_size
+
+
+@contextmanager
+def _holding(part: Path, target: Path) -> Iterator[bool]:
+    """Holds the part, made where there is none; False where it became the target while it was waited for."""
+    while True:
+        with open(part, "ab") as held:
+            wait_for(held.fileno())
+            if _is(held, target):
+                yield False
+                return
+            if not _is(held, part):
+                continue
+            try:
+                yield True
+            except BaseException:
+                if not _size(part):
+                    part.unlink(missing_ok=True)
+                raise
+            return
+
+
+def _is(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file is the one at `path`, and not moved or removed since."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _download(url: str, part: Path, rules: FetchRules, progress: Progress) -> None:
@@ -117,7 +151,7 @@ def _go_on(url: str, part: Path, timeout_s: float, progress: Progress) -> None:
         if error.code == 416:  # nothing follows the part
             if error.headers.get("Content-Range") == f"bytes */{there}":
                 return
-            part.unlink()
+            os.truncate(part, 0)
             raise _BrokenOffError("the server's file is not the one that was begun") from error
         if error.code in _TRANSIENT_STATUS:
             raise _BrokenOffError(f"the server answers {error.code} {error.reason}") from error
@@ -146,6 +180,9 @@ def _receive(answer: HTTPResponse, part: Path, url: str, progress: Progress) -> 
             progress(there, size)
     if size is not None and there < size:
         raise _BrokenOffError(f"the server closed the connection {size - there:,} bytes early")
+    if size is not None and (more := _size(part) - size) > 0:
+        os.truncate(part, 0)
+        raise _BrokenOffError(f"there are {more:,} bytes more than the server announced")
 
 
 def _check_room(part: Path, url: str, size: int | None, there: int) -> None:
@@ -165,7 +202,7 @@ def _check_digest(url: str, part: Path, sha256: str) -> None:
     with open(part, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256.lower():
-        part.unlink()
+        os.truncate(part, 0)
         _note(part).unlink(missing_ok=True)
         raise SourceError(
             f"not the file that was expected: its SHA-256 should be {sha256}",

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import re
 import threading
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
+from warm import run_warm
 
 from pipeline.catalogue import Entry
 from pipeline.errors import RasterError, SourceError
@@ -154,6 +159,55 @@ def test_a_file_of_another_digest_is_refused_and_the_old_one_stays(host, content
     assert target.read_bytes() == b"old" and names(tmp_path) == ["a.tif"]
     fetch(host.address, target, sha256=hashlib.sha256(content).hexdigest().upper(), rules=HASTY)
     assert target.read_bytes() == content
+
+
+def opened(path):
+    """How often this process has a file open."""
+    return [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()].count(str(path))
+
+
+@pytest.mark.parametrize(("sha256", "asked"), [("", 1), ("00", 2)], ids=["whole", "refused"])
+def test_of_two_downloads_at_once_the_second_waits_for_the_first(host, content, tmp_path, sha256, asked):
+    host.content = content
+    target, sizes = tmp_path / "a.tif", []
+    second = threading.Thread(target=lambda: sizes.append(fetch(host.address, target, rules=HASTY)))
+
+    def begin_another(*_):
+        second.start()
+        while second.is_alive() and opened(tmp_path / ".a.tif.part") < 3:
+            time.sleep(0.01)
+
+    refused = pytest.raises(SourceError, match="SHA-256") if sha256 else nullcontext()
+    with refused:
+        fetch(host.address, target, sha256=sha256, rules=HASTY, progress=begin_another)
+    second.join(30)
+    assert sizes == [300_000] and target.read_bytes() == content
+    assert host.asked == [""] * asked and names(tmp_path) == ["a.tif"]
+
+
+def test_a_part_that_others_wrote_to_is_fetched_anew(host, content, tmp_path):
+    host.content, told = content, []
+
+    def write_beside(*_):
+        if not told:
+            with open(tmp_path / ".a.tif.part", "ab") as part:
+                part.write(b"more")
+        told.append(1)
+
+    assert fetch(host.address, tmp_path / "a.tif", rules=HASTY, progress=write_beside) == 300_000
+    assert (tmp_path / "a.tif").read_bytes() == content and host.asked == ["", ""]
+
+
+def test_a_disk_that_is_full_under_a_download_is_one_line(host, content, tmp_path):
+    host.content = content
+    (tmp_path / "images.csv").write_text(f"image_id,split,url\na,test,{host.address}\n")
+    (tmp_path / "luigi.cfg").write_text("[Storage]\ncatalogue = images.csv\n")
+    images = tmp_path / "input" / "test" / "images"
+    images.mkdir(parents=True)
+    (images / ".a.tif.part").symlink_to("/dev/full")
+    done = run_warm(tmp_path, "FetchImage", "--image-id", "a", "--local-scheduler")
+    assert done.returncode > 0 and "Traceback" not in done.stdout, done.stdout
+    assert "FetchImage" in done.stdout and "the disk is full" in done.stdout
 
 
 def test_no_server_is_one_line(tmp_path):

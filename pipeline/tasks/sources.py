@@ -92,8 +92,8 @@ class FetchImage(ImageStep):
     def run(self) -> None:
         """Downloads the image, going on where an earlier download was broken off, and checks it."""
         folder = self.workspace.root / "input" / self.entry.split / "images"
-        self.workspace.check_inside(folder)
-        fetch_image(self.entry, folder / f"{self.image_id}.tif", self.progress)
+        with self._watched(folder):
+            fetch_image(self.entry, folder / f"{self.image_id}.tif", self.progress)
 
 
 class SourceLabels(ImageStep):
