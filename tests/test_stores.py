@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import geopandas as gpd
@@ -24,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from pipeline.errors import PipelineError, SettingsError, StoreError
 from pipeline.frames import reproject
 from pipeline.labels import clean_labels, read_label_file
-from pipeline.stores import ITEM_COLUMNS, LABEL_COLUMNS, open_store
+from pipeline.stores import ITEM_COLUMNS, LABEL_COLUMNS, database, open_store
 from sql import read_sql
 
 ROOT = Path(__file__).parents[1]
@@ -497,6 +498,37 @@ def test_opening_connects_to_nothing_and_no_server_is_said_so(tmp_path):
     with pytest.raises(StoreError, match="refused") as error:
         store.is_current("a", "one")
     assert "\n" not in str(error.value) and "Check that the server runs" in str(error.value)
+
+
+def test_a_server_that_accepts_and_is_silent_is_waited_for_as_long_as_a_connection_may_take(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(database, "ANSWER_S", 2.0)
+    monkeypatch.setattr(database, "_FROZEN_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://jengo@127.0.0.1:{silent.getsockname()[1]}/jengo?connect_timeout=1"
+        with pytest.raises(StoreError, match=r"accepts no connection within 1 s.*Check that the server runs"):
+            open_store(url, tmp_path).is_current("a", "one")
+
+
+@pytest.mark.postgis
+@pytest.mark.parametrize(
+    ("options", "ends"),
+    [
+        ("-c statement_timeout=60000", False),
+        ("--Statement-Timeout=1min", False),
+        ("-c statement_timeout=0", False),
+        ("-c statement_timeout=60000 -c statement_timeout=100ms", True),
+        ("-c search_path=public", True),
+    ],
+)
+def test_a_statement_may_take_as_long_as_the_url_says(postgis_url, monkeypatch, options, ends):
+    monkeypatch.setattr(database, "ANSWER_S", 0.5)
+    monkeypatch.setattr(database, "_FROZEN_S", 0.5)
+    url = sqlalchemy.make_url(postgis_url).update_query_dict({"options": options})
+    given_up = pytest.raises(StoreError, match="statement timeout") if ends else nullcontext()
+    with given_up, database.Database(url.render_as_string()).connected() as connection:
+        connection.execute(sqlalchemy.text("SELECT pg_sleep(1.5)"))
 
 
 @pytest.mark.postgis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from pipeline.errors import SettingsError, StoreError
 SCHEMA = "jengo"
 
 ANSWER_S = 900.0
-"""How long a statement may take, seconds: 20,000 tiles of a million labels take less than a tenth of it."""
+"""How long a statement may take, seconds, where database_url does not say: 20,000 tiles of a million labels
+take less than a tenth of it."""
 _FROZEN_S = 10.0
 """Seconds beyond that after which a server that does not even say so has frozen."""
 
@@ -36,6 +38,11 @@ _PATIENCE = {
     "tcp_user_timeout": 60_000,
 }
 """How long libpq waits for a server that does not answer, seconds; the last in milliseconds."""
+_STATEMENT_TIMEOUT = re.compile(r"(?i:statement[_-]timeout)\s*=\s*([\d.]+)(us|ms|s|min|h|d)?")
+_UNITS_S = {"us": 1e-6, "": 1e-3, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+"""PostgreSQL's units of time in seconds; a number alone is in milliseconds."""
+_CONNECTED = 0
+"""libpq's CONNECTION_OK."""
 _ATTEMPTS = 5
 _PASSING_CODES = ("08", "57P01", "57P02", "57P03", "40001", "40P01", "53300")
 _PASSING_WORDS = (
@@ -64,6 +71,7 @@ _REMEDIES = {
 _CONNECT = "Check that the server runs, and the host, port, user and database of database_url."
 _PASSWORD = "Put the password into the file that PGPASSFILE names, or into PGPASSWORD."
 _SILENCE = "the server has not answered for"
+_UNCONNECTED = "the server accepts no connection within"
 _FROZEN = (
     "Another program may hold a lock, or the server be overloaded or frozen: look at its pg_stat_activity, "
     "restart it, and run again."
@@ -103,12 +111,12 @@ class Database:
         url = _checked(database_url)
         self.where = url.set(query={}).render_as_string(hide_password=True)
         """The database as errors and logs name it, without secrets."""
-        options = f"-c statement_timeout={round(ANSWER_S * 1000)}"
+        options = f"-c statement_timeout={round(ANSWER_S * 1000)} {url.query.get('options', '')}"
         self._engine = create_engine(
             url,
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args=_PATIENCE | {"application_name": SCHEMA, "options": options} | dict(url.query),
+            connect_args=_PATIENCE | {"application_name": SCHEMA} | dict(url.query) | {"options": options},
         )
         psycopg2.extensions.set_wait_callback(_await_answer)
 
@@ -126,17 +134,29 @@ class Database:
 def _await_answer(connection: psycopg2.extensions.connection) -> None:
     """What psycopg2 does while it waits: libpq itself would wait for a frozen server for ever.
 
-    The server ends a statement by itself after `ANSWER_S`; this is for one that does nothing any more.
+    The server itself ends a statement at its statement_timeout; this is for one that does nothing any more.
 
     Raises:
         psycopg2.OperationalError: nothing came in time.
     """
+    told = connection.info.dsn_parameters
+    if connection.info.status == _CONNECTED:
+        what, limit = _SILENCE, _answer_s(told.get("options", ""))
+    else:
+        what, limit = _UNCONNECTED, float(told.get("connect_timeout", _PATIENCE["connect_timeout"]))
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
         waiting = [connection.fileno()]
         read = waiting if state == psycopg2.extensions.POLL_READ else []
         write = waiting if state == psycopg2.extensions.POLL_WRITE else []
-        if select.select(read, write, [], ANSWER_S + _FROZEN_S) == ([], [], []):
-            raise psycopg2.OperationalError(f"{_SILENCE} {ANSWER_S + _FROZEN_S:.0f} s")
+        if select.select(read, write, [], limit if limit > 0 else None) == ([], [], []):
+            raise psycopg2.OperationalError(f"{what} {limit:.0f} s")
+
+
+def _answer_s(options: str) -> float:
+    """Seconds after which a connection's statement will not be answered any more; 0 where it may take any."""
+    given = _STATEMENT_TIMEOUT.findall(options)
+    limit = float(given[-1][0]) * _UNITS_S[given[-1][1]] if given else ANSWER_S
+    return limit + _FROZEN_S if limit else 0.0
 
 
 def _checked(database_url: str) -> URL:
