@@ -14,16 +14,22 @@ import pyogrio
 import pytest
 import shapely
 from test_graph import SETTINGS, run_luigi, tasks_run
+from test_review import GRID, LEFT, ROUND, proposals
+from test_review import edit as edit_with
 
 from models.weights import weights_digest
+from pipeline import settings
 from pipeline.frames import window_box
 from pipeline.review.corrected import read_marks
+from pipeline.review.qgis import write_qgis
 from pipeline.review.records import Round
 from pipeline.sample import SceneSpec, write_scene
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
-from pipeline.steps.importing import Imported
+from pipeline.steps import silent
+from pipeline.steps.importing import Imported, import_round
 from pipeline.stores.opening import open_versions
+from pipeline.stores.versions import Version
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
 
@@ -305,3 +311,108 @@ def test_corrected_labels_are_a_label_file_with_marks(second):
     assert [name for name, kind in layers if kind is not None] == ["labels"]
     area = pyogrio.read_dataframe(workspace / "review" / "round_001" / "areas" / "scene_007.gpkg")
     assert area.area.sum() > 0
+
+
+# What is taken back -------------------------------------------------------------------------------------
+
+TWO_IMAGES = ROUND.model_copy(
+    update={
+        "tiles": [LEFT, LEFT.model_copy(update={"image_id": "b"})],
+        "grids": {"a": GRID, "b": GRID},
+        "proposals": {"a": "proposals-001", "b": "proposals-001"},
+    }
+)
+
+
+class Returns:
+    """A round of two images that is out, and what people hand back of it."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.store = folder, open_versions("", folder / "versions")
+        (folder / "returned").mkdir()
+        version = Version("proposals-001", "proposed", "proposals-001", 1, "2026-01-01T00:00:00+00:00")
+        for image_id in TWO_IMAGES.grids:
+            self.store.add(image_id, version, proposals())
+
+    def hand_back(self, image_id: str, day: int, rejected: int) -> Path:
+        """A file in which somebody has rejected the first buildings of an image's tile."""
+        path = self.folder / "returned" / f"{image_id}_{day}.gpkg"
+        write_qgis(path, 1, image_id, GRID, proposals(), TWO_IMAGES.tiles[:1], TWO_IMAGES.categories)
+        edit_with(
+            path,
+            f"UPDATE tiles SET status = 'done', finished_at = '2026-02-{day:02d}T00:00:00Z'",
+            f"UPDATE buildings SET status = 'rejected' WHERE building_id <= {rejected}",
+        )
+        return path
+
+    def take_in(self, progress=silent) -> dict[str, str]:
+        """The version of each image's labels, as ImportReview leaves them."""
+        files, labels = sorted((self.folder / "returned").iterdir()), settings.Labels()
+        now = "2026-03-01T00:00:00+00:00"
+        imported, _ = import_round(TWO_IMAGES, files, self.store, labels, {}, self.folder, now, progress)
+        (self.folder / "imported.json").write_text(imported.model_dump_json())
+        return imported.versions
+
+    def labels(self) -> dict[str, int]:
+        """Buildings in the label file of each image that has one."""
+        paths = (self.folder / "labels").iterdir()
+        return {path.stem: len(pyogrio.read_dataframe(path, layer="labels")) for path in paths}
+
+
+@pytest.fixture
+def returns(tmp_path) -> Returns:
+    """A round that amina has answered for one image."""
+    returns = Returns(tmp_path)
+    returns.hand_back("a", 1, rejected=0)
+    return returns
+
+
+def test_a_file_taken_back_takes_its_labels_along(returns):
+    (before,) = returns.take_in().values()
+    assert returns.labels() == {"a": 4}
+    baraka = [returns.hand_back("a", 2, rejected=3), returns.hand_back("b", 2, rejected=1)]
+    returns.take_in()
+    assert returns.labels() == {"a": 1, "b": 3}
+    for path in baraka:
+        path.unlink()
+    assert returns.take_in() == {"a": before}
+    assert returns.labels() == {"a": 4} and not (returns.folder / "areas" / "b.gpkg").exists()
+
+
+def test_the_same_read_again_is_not_written_again(returns):
+    returns.take_in()
+    (path,) = (returns.folder / "labels").iterdir()
+    written = path.stat().st_mtime_ns
+    returns.take_in()
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_killed_import_leaves_no_labels_of_another_version(returns):
+    returns.take_in()
+    baraka = [returns.hand_back("a", 2, rejected=3), returns.hand_back("b", 2, rejected=1)]
+
+    def kill(share: float, _: str) -> None:
+        if share:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        returns.take_in(kill)
+    assert returns.labels() == {"a": 1}
+    for path in baraka:
+        path.unlink()
+    returns.take_in()
+    assert returns.labels() == {"a": 4}
+
+
+def test_labels_of_a_version_that_an_import_kept_and_never_wrote_are_written(returns):
+    returns.take_in()
+    there = {
+        path: path.read_bytes()
+        for path in (returns.folder / "imported.json", *returns.folder.glob("labels/*"))
+    }
+    returns.hand_back("a", 2, rejected=3)
+    returns.take_in()
+    for path, content in there.items():
+        path.write_bytes(content)
+    returns.take_in()
+    assert returns.labels() == {"a": 1}

@@ -72,7 +72,9 @@ def read_imported(path: Path) -> Imported:
     Raises:
         ArtifactError: nothing did, or the file is damaged.
     """
-    return _read(path, Imported, "Delete it; ImportReview reads what was returned anew.")
+    return _read(
+        path, Imported, "Delete it if it is there, and run ImportReview: it reads what was returned."
+    )
 
 
 def tiles_reviewed(rounds: Iterable[Path], weights: str, enough: int) -> dict[str, list[Window]]:
@@ -125,6 +127,9 @@ def import_round(
 ) -> tuple[Imported, RoundNumbers]:
     """Writes `labels/<image>.gpkg`, and `areas/<image>.gpkg` where labels are not complete everywhere.
 
+    Those of images of which nothing is there any more go. `imported.json` goes first: where it is, they hold
+    the versions that it names.
+
     Args:
         round_: as it went out.
         files: what people handed back.
@@ -151,14 +156,18 @@ def import_round(
     name = f"round_{round_.round:03d}-{_digest(files)}"
     changes: list[Change] = []
     versions: dict[str, str] = {}
+    held = _withdraw(folder / "imported.json")
     images = sorted({review.image_id for review in deciding})
     for number, image_id in enumerate(images):
         progress(number / len(images), f"importing {image_id}, {number + 1}/{len(images)}")
         mine = [review for review in deciding if review.image_id == image_id]
         versions[image_id], brought = _import_image(
-            image_id, mine, round_, store, labels, earlier, folder, name, imported_at
+            image_id, mine, round_, store, labels, earlier, folder, name, imported_at, held.get(image_id)
         )
         changes += brought
+    for path in [*folder.glob("labels/*.gpkg"), *folder.glob("areas/*.gpkg")]:
+        if path.stem not in versions:
+            path.unlink()
     windows = {(tile.image_id, tile.tile_id): tile.window for tile in round_.tiles}
     imported = Imported(
         round=round_.round,
@@ -180,6 +189,16 @@ def import_round(
     return imported, number_round(round_.round, changes, seconds, people, agreements, round_.categories)
 
 
+def _withdraw(imported: Path) -> dict[str, str]:
+    """By image, the version its files hold; from here on nothing says so: a killed import is begun anew."""
+    try:
+        held = read_imported(imported).versions
+    except ArtifactError:
+        held = {}
+    imported.unlink(missing_ok=True)
+    return held
+
+
 def _digest(files: Iterable[Path]) -> str:
     """Of what the files hold, whatever they are called: the same again is the same version."""
     contents = sorted(
@@ -198,10 +217,11 @@ def _import_image(
     folder: Path,
     name: str,
     imported_at: str,
+    held: str | None,
 ) -> tuple[str, list[Change]]:
     """Keeps the corrected labels of one image; returns their version and what was changed.
 
-    Files of a version that is there already stay as they are: what was learnt from them is not learnt again.
+    Files that hold this version already stay as they are: what was learnt from them is not learnt again.
     """
     grid, proposals, base = round_.grids[image_id], round_.proposals[image_id], round_.bases.get(image_id)
     rows = store.read(image_id, proposals)
@@ -221,16 +241,19 @@ def _import_image(
     base_ground = known[base].ground if base else None
     ground = corrected_ground(base_ground, base is not None, marks.reviewed, grid)
     version = Version(name, "reviewed", name, round_.round, imported_at, ground)
-    new = store.add(image_id, version, corrected)
+    store.add(image_id, version, corrected)
     files = {kind: folder / kind / f"{image_id}.gpkg" for kind in ("labels", "areas")}
     spellings = {category: texts[0] if texts else category for category, texts in labels.categories.items()}
     for path in files.values():
         path.parent.mkdir(exist_ok=True)
-    if new or not files["labels"].is_file():
+    if held != name or not files["labels"].is_file():
         with atomic(files["labels"]) as scratch:
-            write_corrected(scratch, corrected, marks, labels.condition_attribute, spellings)
+            kept = store.read(image_id, name)
+            write_corrected(scratch, kept, marks, labels.condition_attribute, spellings)
             drop_journals(files["labels"])
-    if ground is not None and (new or not files["areas"].is_file()):
+    if ground is None:
+        files["areas"].unlink(missing_ok=True)
+    elif held != name or not files["areas"].is_file():
         frame = geopandas.GeoDataFrame(geometry=[ground], crs=grid.crs)
         with atomic(files["areas"]) as scratch:
             pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG")
