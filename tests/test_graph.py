@@ -225,15 +225,30 @@ def test_a_killed_shard_resumes_at_the_first_missing_tile(workspace):
     before = {path: path.read_bytes() for path in sorted(folder.glob("r*.json"))}
     times = {path: path.stat().st_mtime_ns for path in before}
     lost = len(before) - 1
-    batch = list(before)[lost // 2 * 2 : lost // 2 * 2 + 2]
-    batch[-1].unlink()
-    (folder / "shard_1_of_2.manifest.json").unlink()
+    gone = list(before)[lost]
+    gone.unlink()
+    (folder / "shard_1_of_2_by_2.manifest.json").unlink()
     process = run_luigi(workspace, "InferShard", "--image-id", "scene_042", "--shard", "1")
     assert process.returncode == 0, process.stdout
-    assert {path for path in times if path.stat().st_mtime_ns != times[path]} == set(batch)
+    assert {path for path in times if path.stat().st_mtime_ns != times[path]} == {gone}
     for path, content in before.items():
         old, new = json.loads(content), json.loads(path.read_bytes())
         assert old["detections"] == new["detections"]
+
+
+def test_fewer_tiles_at_once_leave_no_tile_out_and_infer_none_again(workspace):
+    (folder,) = (workspace / "work" / "scene_042").glob("detections-*")
+    tiles = {path.name for path in folder.glob("r*.json")}
+    shutil.rmtree(folder)
+    (workspace / "output" / "scene_042.csv").unlink()
+    # At four at once the first of two shards has four of twelve tiles, at two it has six.
+    more = ("--shard", "0", "--Inference-batch-size", "4")
+    assert run_luigi(workspace, "InferShard", "--image-id", "scene_042", *more).returncode == 0
+    first = {path: path.read_bytes() for path in folder.glob("r*.json")}
+    process = run_luigi(workspace, "AggregateImage", "--image-id", "scene_042")
+    assert process.returncode == 0, process.stdout
+    assert len(first) == 4 and {path.name for path in folder.glob("r*.json")} == tiles
+    assert all(path.read_bytes() == content for path, content in first.items())
 
 
 def test_one_worker_and_four_with_a_real_luigid_agree_to_the_byte(workspace, luigid_port):

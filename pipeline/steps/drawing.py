@@ -98,14 +98,16 @@ class Draughtsman:
         shape: tuple[int, int],
         grounds: Sequence[shapely.MultiPolygon | None],
     ) -> tuple[Counter[str], float]:
-        """Writes <tile_id>.json of each tile into the folder that `scratch` lies in.
+        """Writes <tile_id>.json of each tile that has none into the folder that `scratch` lies in.
 
         Returns:
             The counts of `draw`, and the seconds it took.
         """
         started, counts = time.perf_counter(), Counter[str]()
         drawn = zip(tiles, self.draw(tiles, seen, shape, grounds, counts), strict=True)
-        write_many(scratch, ((f"{tile.tile_id}.json", orjson.dumps(artifact)) for tile, artifact in drawn))
+        # What is there may stand in the manifest of a shard with other borders.
+        missing = (pair for pair in drawn if not tile_path(scratch.parent, pair[0]).exists())
+        write_many(scratch, ((f"{tile.tile_id}.json", orjson.dumps(artifact)) for tile, artifact in missing))
         return counts, time.perf_counter() - started
 
 

@@ -84,8 +84,9 @@ class InferShard(ImageStep):
         return self.folder("detections")
 
     def output(self) -> luigi.LocalTarget:
-        """The manifest."""
-        name = f"shard_{self.shard}_of_{settings.Inference().shards}.manifest.json"
+        """The manifest, named by what the shards' borders depend on."""
+        inference = settings.Inference()
+        name = f"shard_{self.shard}_of_{inference.shards}_by_{inference.batch_size}.manifest.json"
         return luigi.LocalTarget(str(self.detections / name))
 
     def run(self) -> None:
