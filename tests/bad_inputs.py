@@ -303,5 +303,7 @@ CATALOGUES = [
     _catalogue("vsi_file", "image_id,split,url\nfar,test,/vsizip//etc/passwd\n", "http"),
     _catalogue("short_row", "image_id,split,url\nfar\n", "not an image id"),
     _catalogue("nobody_listens", "image_id,split,url\nfar,test,http://127.0.0.1:9/a.tif\n", "cannot be opened"),
+    _catalogue("two_of_a_name", "image_id,split,url\na,test,http://127.0.0.1:9/1/map.tif\nb,test,http://127.0.0.1:9/2/map.tif\n",
+               "two images have this name", "Submission"),
     _catalogue("nul_in_csv", "image_id,split,url\nfa\0r,test,http://127.0.0.1:9/a.tif\n", "image id"),
 ]  # fmt: skip

@@ -276,6 +276,30 @@ def test_a_touched_or_replaced_input_makes_stale_what_depends_on_it(workspace, n
     assert changed(touched, digests()) == EDITS[name]
 
 
+@pytest.mark.parametrize("kind", ["images/scene_042.tif", "labels/scene_042.geojson"])
+def test_a_moved_input_makes_stale_what_points_to_it(workspace, kind):
+    (workspace / "input/test/images/scene_043.tif").write_text("so that the split stays one")
+    before = digests()
+    (workspace / "input/other" / kind).parent.mkdir(parents=True)
+    os.rename(workspace / "input/test" / kind, workspace / "input/other" / kind)
+    left = {"Submission"} if kind.startswith("images") else NOTHING
+    assert changed(before, digests()) == {"ExportImage", "ReportImage"} | left
+
+
+@pytest.mark.parametrize(
+    ("url", "attribution", "expected"), [("y", "Jane", {"Submission"}), ("x", "Joe", {"ReportImage"})]
+)
+def test_an_edited_catalogue_makes_stale_what_tells_of_it(workspace, url, attribution, expected):
+    def listed(url: str, attribution: str) -> dict[str, str]:
+        path = workspace / f"{url}{attribution}.csv"
+        columns = "image_id,split,url,attribution"
+        path.write_text(f"{columns}\nscene_042,test,https://127.0.0.1/{url}.tif,{attribution}\n")
+        get_config().set("Storage", "catalogue", str(path))
+        return digests()
+
+    assert changed(listed("x", "Jane"), listed(url, attribution)) == expected
+
+
 def test_replaced_weights_make_stale_what_they_found(workspace):
     get_config().set("Inference", "weights", str(workspace / "weights.h5"))
     before = digests()

@@ -5,11 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, SourceError
 from pipeline.frames import grid_lonlat_bounds
 from pipeline.schema import TileIndex
 from pipeline.steps import Progress, silent
 from pipeline.submission import pack_submission, validate_csv
+
+
+def check_names(names: Mapping[str, str]) -> Mapping[str, str]:
+    """The names themselves, which images have in the zip, by image id.
+
+    Raises:
+        SourceError: two images have one name.
+    """
+    owners: dict[str, str] = {}
+    for image_id, name in names.items():
+        if (other := owners.setdefault(name, image_id)) != image_id:
+            raise SourceError(
+                "two images have this name in the submission",
+                where=f"{name}.csv",
+                found=[other, image_id],
+                remedy="It is the end of their addresses in [Storage] catalogue: let one end otherwise.",
+            )
+    return names
 
 
 def submit(

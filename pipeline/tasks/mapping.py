@@ -17,7 +17,7 @@ from pipeline.metrics import MetricRules
 from pipeline.raster import Imagery
 from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
-from pipeline.steps.submission import submit
+from pipeline.steps.submission import check_names, submit
 from pipeline.targets import PublishedTarget
 from pipeline.tasks.calibrating import calibrated
 from pipeline.tasks.detecting import InferLarge, InferShard, shards_of, told
@@ -156,11 +156,16 @@ class Submission(Step):
     split = ImageId(default="test", description="Folder of input/, or split of the catalogue.")
 
     @property
-    def names(self) -> dict[str, str]:
-        """Image id to the name its CSV has in the zip."""
+    def names(self) -> Mapping[str, str]:
+        """Image id to the name its CSV has in the zip.
+
+        Raises:
+            SourceError: two images have one name.
+        """
         entries = read_catalogue(settings.Storage().catalogue)
         listed = {name: entry.submission_name for name, entry in entries.items() if entry.split == self.split}
-        return listed | {name: listed.get(name, name) for name in self.workspace.images_of(self.split)}
+        there = {name: listed.get(name, name) for name in self.workspace.images_of(self.split)}
+        return check_names(listed | there)
 
     @property
     def buildings(self) -> list[AggregateImage]:
@@ -183,8 +188,9 @@ class Submission(Step):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """The maps by image."""
-        return {task.image_id: task.digest for task in self.buildings}
+        """The maps by image, and their names in the zip."""
+        maps = {task.image_id: task.digest for task in self.buildings}
+        return maps | {"names": settings.digest(self.names)}
 
     def output(self) -> PublishedTarget:
         """The zip."""

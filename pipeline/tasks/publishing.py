@@ -50,6 +50,13 @@ class ExportImage(ImageStep):
         """Tiles and buildings, and their score where there are labels."""
         return [self.tiles, self.buildings, *([self.score] if self.score else [])]
 
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """All of them, and where in the workspace the files lie that the project and the item point to."""
+        given = (self.tiles.image.found, SourceLabels(image_id=self.image_id).found)
+        places = [str(path.relative_to(self.workspace.root)) for path in given if isinstance(path, Path)]
+        return dict(super().inputs) | {"places": places}
+
     def output(self) -> PublishedTarget:
         """The published files."""
         return PublishedTarget(self.workspace.record(self.image_id, "ExportImage"), self.digest)
@@ -101,9 +108,9 @@ class ReportImage(ImageStep):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """Both, and the history beside given weights, which decides nothing else."""
-        history = network().history
-        given: dict[str, Any] = {}
+        """All; whom the imagery is owed to; the history beside given weights, which decides nothing else."""
+        history, credit = network().history, self.exported.tiles.image.credit
+        given: dict[str, Any] = {"credit": credit} if credit else {}
         if settings.Inference().weights and history.is_file():
             given["history"] = fingerprint(history)
         return dict(super().inputs) | given
