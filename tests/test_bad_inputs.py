@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 
 import bad_inputs
+import numpy as np
 import pytest
+import rasterio
 from bad_inputs import Bad
 from warm import run_warm
 
+from models.weights import weights_digest
 from pipeline.sample import SceneSpec, write_scene
 
 SETTINGS = """
@@ -130,3 +133,21 @@ def test_the_catalogue_is_as_large_as_promised():
     everything = FILES + bad_inputs.SETTINGS + bad_inputs.IDS
     everything += bad_inputs.weights(None) + bad_inputs.tiles(None)
     assert len({bad.name for bad in everything}) == len(everything) >= 60
+
+
+def test_an_image_without_a_valid_pixel_is_no_bad_input(village, tmp_path):
+    for name in ("luigi.cfg", "given/weights.h5", "input/test/labels/scene_042.geojson"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(village / name, tmp_path / name)
+    image = tmp_path / "input/test/images/scene_042.tif"
+    image.parent.mkdir()
+    with rasterio.open(village / "input/test/images/scene_042.tif") as src:
+        profile, shape = src.profile | {"nodata": 0, "photometric": None}, (src.count, *src.shape)
+    with rasterio.open(image, "w", **profile) as dst:
+        dst.write(np.zeros(shape, np.uint8))
+    for task in (("CheckLabels", "--image-id", "scene_042"), ("ExportReview", "--round", "1")):
+        done = run_warm(tmp_path, *task, "--Review-images", '["scene_042"]', "--local-scheduler")
+        assert done.returncode == 0, done.stdout[-3000:]
+    versions = {path.stem for path in (tmp_path / "review/versions/scene_042").iterdir()}
+    tag = f"maskrcnn_small-{weights_digest(tmp_path / 'given/weights.h5')[:12]}-"
+    assert any(name.startswith(tag) for name in versions)

@@ -23,7 +23,7 @@ from pipeline.atomic import scratch_folder
 from pipeline.errors import SettingsError
 from pipeline.inference import READ_AHEAD, InferenceRules
 from pipeline.raster import Imagery, is_remote
-from pipeline.schema import CoarseTile, Grid, Tile, TileIndex
+from pipeline.schema import CoarseTile, Grid, ModelTag, Tile, TileIndex
 from pipeline.steps import Progress
 from pipeline.steps.drawing import Draughtsman, Found, Seen, find, get_ready, tile_path
 from pipeline.steps.reading import Batches
@@ -143,8 +143,23 @@ class Detector:
 
     def draughtsman(self, image_id: str, grid: Grid) -> Draughtsman:
         """What turns looks into artifacts."""
-        model = {"name": self.predictor.name, "weights": self.predictor.digest[:12]}
+        model = _tag(self.predictor.name, self.predictor.digest).model_dump()
         return Draughtsman(image_id, grid, self.categories, model, self.rules, self.outlines)
+
+
+def tag_of(weights: Path) -> ModelTag:
+    """What detections call the network of a weights file.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another format, or no weights at all.
+    """
+    from models.weights import read_metadata, weights_digest
+
+    return _tag(read_metadata(weights).network, weights_digest(weights))
+
+
+def _tag(network: str, digest: str) -> ModelTag:
+    return ModelTag(name=network, weights=digest[:12])
 
 
 def infer_tiles(

@@ -7,11 +7,15 @@ import logging
 from pipeline import settings
 from pipeline.checks import CheckRules
 from pipeline.raster import Imagery
+from pipeline.schema import ModelTag, TileIndex
 from pipeline.steps.checking import check_labels, model_rows, now, write_findings
 from pipeline.steps.detection_rows import read_detections
+from pipeline.steps.detections import tag_of
+from pipeline.steps.drawing import tile_path
 from pipeline.stores.opening import open_versions
 from pipeline.stores.versions import Version, VersionStore
 from pipeline.targets import PublishedTarget, Workspace
+from pipeline.tasks.detecting import network
 from pipeline.tasks.mapping import AggregateImage, JudgedImage
 
 logger = logging.getLogger("luigi-interface")
@@ -30,8 +34,7 @@ def keep_buildings(buildings: AggregateImage, number: int) -> str:
         number: the round it is kept for, 0 for none.
     """
     index, made_at = buildings.shards[0].tiles.read(), now()
-    tile = index.tiles[0].tile_id
-    model = read_detections(buildings.shards[0].detections / f"{tile}.json").model
+    model = _model(buildings, index)
     version = Version(
         f"{model.name}-{model.weights}-{buildings.digest}", "model", buildings.digest, number, made_at
     )
@@ -40,6 +43,13 @@ def keep_buildings(buildings: AggregateImage, number: int) -> str:
     )
     open_workspace_versions(buildings.workspace).add(buildings.image_id, version, rows)
     return version.name
+
+
+def _model(buildings: AggregateImage, index: TileIndex) -> ModelTag:
+    """The network that has looked at the tiles of an image, or would have, where there are none."""
+    if not index.tiles:
+        return tag_of(network().weights)
+    return read_detections(tile_path(buildings.shards[0].detections, index.tiles[0])).model
 
 
 class CheckLabels(JudgedImage):
