@@ -32,6 +32,7 @@ from pipeline.tasks import (
     InferShard,
     LoadLabels,
     ReportImage,
+    ReportImages,
     ReviewRound,
     SelectTiles,
     Submission,
@@ -54,7 +55,7 @@ MERGED = {"InferLarge"} | CHOSEN
 NOTHING: set[str] = set()
 
 TABLE: dict[str, list[tuple[set[str], str]]] = {
-    "Storage": [(NOTHING, "workspace catalogue")],
+    "Storage": [(NOTHING, "workspace"), ({"Submission"}, "catalogue")],
     "Imagery": [
         (TILED, "bands stretch collars collar_tolerance collar_size jpeg_decoder metres_per_pixel"),
         (NOTHING, "cache_mb"),
@@ -142,7 +143,7 @@ VALUES = {
     "score_thresholds": '{"completed": 0.4}',
     "formats": '["csv"]',
     "size_limits_m2": "[10.0, 20.0]",
-    "catalogue": "",
+    "catalogue": "challenge",
     "scale_max": "1.5",
     "device": "cuda",
     "label_studio_url": "http://127.0.0.1:1",
@@ -238,8 +239,16 @@ def test_the_table_names_every_setting_once():
 
 @pytest.mark.parametrize("section", settings.ALL, ids=lambda section: section.get_task_family())
 def test_a_setting_makes_stale_what_depends_on_it(workspace, section):
-    config, family = get_config(), section.get_task_family()
+    family = section.get_task_family()
     before, expected = digests(), {name: tasks for tasks, names in TABLE[family] for name in names.split()}
+    for name, value in each_changed(workspace, section):
+        assert changed(before, digests()) == expected[name], f"[{family}] {name} = {value}"
+    assert digests() == before
+
+
+def each_changed(workspace: Path, section: type[settings.Section]) -> Iterator[tuple[str, str]]:
+    """Gives one setting after the other another value, for as long as it is looked at: its name and that."""
+    config, family = get_config(), section.get_task_family()
     for name, parameter in section.get_params():
         value = another(family, name, parameter, getattr(section(), name))
         value = {"workspace": str(workspace / "link"), "weights": str(workspace / "weights.h5")}.get(
@@ -247,13 +256,36 @@ def test_a_setting_makes_stale_what_depends_on_it(workspace, section):
         )
         old = config.get(family, name, None)
         config.set(family, name, value)
-        found = changed(before, digests())
-        assert found == expected[name], f"[{family}] {name} = {value}"
+        yield name, value
         if old is None:
             config.remove_option(family, name)
         else:
             config.set(family, name, old)
-    assert digests() == before
+
+
+INCIDENTAL = {"cache_mb", "device", "workers", "writers", "compile"}
+"""Settings in which the workers of one run may differ."""
+
+
+@pytest.mark.parametrize("section", settings.ALL, ids=lambda section: section.get_task_family())
+def test_runs_share_tasks_where_only_their_machines_differ(workspace, section):
+    def identities() -> list[str]:
+        luigi.task_register.Register.clear_instance_cache()
+        return [InferShard(image_id="scene_042", shard=0).task_id, ReportImages().task_id]
+
+    before = identities()
+    for name, value in each_changed(workspace, section):
+        told = [name in INCIDENTAL] * len(before)
+        same = [now == then for now, then in zip(identities(), before, strict=True)]
+        assert same == told, f"[{section.get_task_family()}] {name} = {value}"
+
+
+def test_a_workspace_is_the_same_however_it_is_called(workspace, monkeypatch):
+    before = TileImage(image_id="scene_042").task_id
+    monkeypatch.chdir(workspace)
+    get_config().set("Storage", "workspace", ".")
+    luigi.task_register.Register.clear_instance_cache()
+    assert TileImage(image_id="scene_042").task_id == before
 
 
 EDITS = {

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Collection
 from functools import cache, cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
@@ -43,6 +43,9 @@ class Section(luigi.Config):
     Raises:
         SettingsError: a value that cannot be read or is out of range, or a key nobody declared.
     """
+
+    incidental: ClassVar[Collection[str]] = ()
+    """Insignificant knobs of which not even what a task is depends: how the machine at hand computes."""
 
     @classmethod
     @cache
@@ -101,6 +104,15 @@ class Section(luigi.Config):
     def _described(self) -> dict[str, str]:
         return self.to_str_params(only_significant=True)
 
+    def identity(self) -> dict[str, str]:
+        """The values that runs have in common whose tasks are the same: all but the incidental ones."""
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        values = self.to_str_params()
+        return {name: value for name, value in values.items() if name not in self.incidental}
+
     def rules(self, kind: type, **given: Any) -> Any:
         """The values as the dataclass `kind` of the module that uses them.
 
@@ -130,10 +142,19 @@ def _refuse_unknown_keys(section: str, known: Collection[str]) -> None:
         raise SettingsError("unknown setting", where=f"[{section}]", found=key, remedy=remedy)
 
 
-def knobs_of(*kinds: type, insignificant: Collection[str] = ()) -> Callable[[type], type]:
-    """Class decorator: the fields of dataclasses as parameters of a section."""
+def knobs_of(
+    *kinds: type, insignificant: Collection[str] = (), incidental: Collection[str] = ()
+) -> Callable[[type], type]:
+    """Class decorator: the fields of dataclasses as parameters of a section.
+
+    Args:
+        kinds: the dataclasses.
+        insignificant: fields that stay out of every digest.
+        incidental: fields that also stay out of a task's identity, see `Section.incidental`.
+    """
 
     def decorate(section: type) -> type:
+        section.incidental = incidental  # type: ignore[attr-defined]
         for kind in kinds:
             texts, hints = _field_texts(kind), get_type_hints(kind)
             for field in dataclasses.fields(kind):
@@ -141,7 +162,7 @@ def knobs_of(*kinds: type, insignificant: Collection[str] = ()) -> Callable[[typ
                     options = {
                         "default": field.default,
                         "description": texts[field.name],
-                        "significant": field.name not in insignificant,
+                        "significant": field.name not in (*insignificant, *incidental),
                     }
                     parameter = _parameter(hints[field.name], options)
                     setattr(section, field.name, parameter)

@@ -35,6 +35,9 @@ _CATEGORY = re.compile(r"\w[\w -]{0,62}")
 class Storage(Section):
     """Where inputs, artifacts and results lie."""
 
+    # A task knows the absolute path.
+    incidental = ("workspace",)
+
     workspace = luigi.Parameter(
         default=".", significant=False, description="Folder that holds input/, work/ and output/."
     )
@@ -45,7 +48,7 @@ class Storage(Section):
     )
 
 
-@knobs_of(ImageryRules, insignificant=("cache_mb",))
+@knobs_of(ImageryRules, incidental=("cache_mb",))
 class Imagery(Section):
     """How pixels are read."""
 
@@ -125,7 +128,7 @@ class Pairs(Section):
     """Which tiles are learnt from."""
 
 
-@knobs_of(Recipe, insignificant=("device", "workers", "compile"))
+@knobs_of(Recipe, incidental=("device", "workers", "compile"))
 class Training(Section):
     """How the network learns."""
 
@@ -154,7 +157,9 @@ class Thresholds(Section):
     """How confidences are calibrated, and the lowest worth publishing chosen, on held-out tiles."""
 
 
-@knobs_of(InferenceRules, insignificant=("batch_size", "device", "workers", "writers", "compile"))
+@knobs_of(
+    InferenceRules, insignificant=("batch_size",), incidental=("device", "workers", "writers", "compile")
+)
 class Inference(Section):
     """How the network is run over an image."""
 

@@ -16,7 +16,7 @@ from pipeline.raster import Imagery
 from pipeline.steps.exporting import Judged, export_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.training_sets import export_training
-from pipeline.targets import PublishedTarget, Workspace, fingerprint
+from pipeline.targets import PublishedTarget, fingerprint
 from pipeline.tasks.detecting import network, told
 from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage
@@ -154,7 +154,7 @@ class ReportImage(ImageStep):
         return [record for path in paths if (record := read_record(path))]
 
 
-class ReportImages(luigi.WrapperTask):
+class ReportImages(luigi.WrapperTask, Step):
     """The pages of several images, with all that stands behind them; complete when every one is."""
 
     image_ids = luigi.ListParameter(
@@ -168,12 +168,11 @@ class ReportImages(luigi.WrapperTask):
         Raises:
             SourceError: there are none.
         """
-        workspace = Workspace(settings.Storage().workspace)
-        names = list(self.image_ids) or workspace.images_of("test")
+        names = list(self.image_ids) or self.workspace.images_of("test")
         if not names:
             raise SourceError(
                 "no image to map",
-                where=workspace.root / "input/test/images",
+                where=self.workspace.root / "input/test/images",
                 remedy="Put images there, or name some.",
             )
         return names

@@ -77,7 +77,7 @@ class Step(luigi.Task):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # Two workspaces, or two settings of one, may share a luigid: their tasks are not the same.
-        everything = [section().described() for section in settings.ALL]
+        everything = [section().identity() for section in settings.ALL]
         parameters = self.to_str_params(only_significant=True)
         identity = {"workspace": digest(str(self.workspace.root), everything)}
         self.task_id = task_id_str(self.get_task_family(), parameters | identity)
