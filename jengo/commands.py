@@ -55,8 +55,8 @@ def _workspace():
 
 def _image_id(image: str) -> str:
     """The id of an image given as an id or as a path; a path from elsewhere is linked into input/test."""
+    from pipeline.inputs import IMAGE_SUFFIXES
     from pipeline.steps.adding import add_input
-    from pipeline.targets import IMAGE_SUFFIXES
 
     if Path(image).suffix.lower() not in IMAGE_SUFFIXES:
         return image

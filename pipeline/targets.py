@@ -21,26 +21,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import luigi
 
 from pipeline.atomic import flush, holding, write_atomic
-from pipeline.confinement import vrt_sources
-from pipeline.errors import SettingsError, SourceError
+from pipeline.errors import SettingsError
+from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, URL_PREFIXES, named
 from pipeline.provenance import RunRecord, facts_of, read_record
 from pipeline.untouched import drop_journals, stamp_of
-
-IMAGE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2")
-LABEL_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
-SIDECAR_SUFFIXES = (".wld", ".tab", ".prj", ".msk", ".ovr", ".dbf", ".shx", ".cpg")
-"""Files beside an input that, like its world file, change what GDAL reads from it. `.aux.xml` is left out on
-purpose: viewers write statistics there, and looking at an image must not retrain a network."""
-
-URL_PREFIXES = ("http://", "https://")
 
 
 class Workspace:
@@ -151,12 +141,7 @@ class Workspace:
 
     def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
         folders = sorted((self.root / "input").glob(f"*/{kind}"))
-        found = [
-            path
-            for folder in folders
-            for path in sorted(folder.iterdir())
-            if path.stem == image_id and path.suffix.lower() in suffixes and path.is_file()
-        ]
+        found = [path for folder in folders for path in named(folder, image_id, suffixes)]
         if len(found) > 1:
             raise SettingsError(
                 f"image id stands for {len(found)} files of input/*/{kind}",
@@ -165,64 +150,6 @@ class Workspace:
                 remedy="Keep one of them or rename the others: an image id names one image.",
             )
         return found[0] if found else None
-
-
-def fingerprint(path: Path | str) -> dict[str, object]:
-    """What identifies an input without reading it: name, sizes and modification times.
-
-    Sidecar files and the sources of a VRT count as parts of the input. A URL is its own fingerprint.
-
-    Raises:
-        SourceError: the file is not there.
-        RasterError: it is a VRT that cannot be read, or names one.
-    """
-    if str(path).startswith(URL_PREFIXES):
-        return {"url": str(path)}
-    path, listed = Path(path), cache(names_in)
-    if not path.is_file():
-        raise SourceError("file not found", where=path, remedy="Check the name and the workspace.")
-    stamps, *sources = [_stamps(part, listed(part.parent)) for part in _with_sources(path)]
-    return {"name": path.name, "files": stamps} | ({"sources": sources} if sources else {})
-
-
-def names_in(folder: Path) -> Mapping[str, Sequence[str]]:
-    """Names of what lies in a folder, by their lower case."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(os.listdir(folder)):
-        names[name.lower()].append(name)
-    return names
-
-
-def sidecars(path: Path, names: Mapping[str, Sequence[str]]) -> list[Path]:
-    """Files beside an input that belong to it, whatever the case of their endings.
-
-    Args:
-        path: the input.
-        names: of its folder, by their lower case.
-    """
-    ending = path.suffix[1:]
-    endings = (f".{ending}w", f".{ending[:1]}{ending[-1:]}w", *SIDECAR_SUFFIXES)
-    wanted = [(stem + ending).lower() for stem in (path.stem, path.name) for ending in endings]
-    return [path.with_name(name) for sidecar in wanted for name in names.get(sidecar, ())]
-
-
-def _stamps(path: Path, names: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Sizes and times of an input and of what belongs to it, by name."""
-    return {part.name: stamp_of(part) for part in (path, *sidecars(path, names)) if part.is_file()}
-
-
-def _with_sources(path: Path) -> list[Path]:
-    """An input, and every file of which it is made where it is a VRT, perhaps of other VRT."""
-    found: dict[Path, None] = {}
-    ahead = [path]
-    while ahead:
-        part = ahead.pop()
-        if part in found or not os.path.isfile(part):
-            continue
-        found[part] = None
-        if part.suffix.lower() == ".vrt":
-            ahead += [Path(name) for name in vrt_sources(part)]
-    return [*found]
 
 
 class SourceTarget(luigi.Target):

@@ -20,7 +20,7 @@ FLOORS = [
     {"pipeline.cost", "pipeline.seam_score", "pipeline.calibration", "pipeline.held_out", "pipeline.metrics"},
     {"pipeline.raster", "pipeline.stores", "pipeline.sample", "pipeline.catalogue", "pipeline.provenance"}
     | {"pipeline.tiling", "pipeline.labels", "pipeline.pairs", "pipeline.inference", "pipeline.vectorize"}
-    | {"pipeline.large"}
+    | {"pipeline.large", "pipeline.inputs"}
     | {
         "pipeline.seams",
         "pipeline.regularize",

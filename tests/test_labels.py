@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from pipeline.errors import LabelError, SettingsError, SourceError
 from pipeline.frames import reproject
+from pipeline.inputs import fingerprint
 from pipeline.labels import LabelReport, LabelRules, clean_labels, read_area, read_label_file
-from pipeline.targets import fingerprint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 UTM = "EPSG:32737"

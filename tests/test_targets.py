@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.atomic import atomic, scratch_folder, write_atomic
 from pipeline.errors import ArtifactError, RasterError, SettingsError, SourceError
+from pipeline.inputs import fingerprint
 from pipeline.provenance import Stopwatch
-from pipeline.targets import PublishedTarget, Workspace, fingerprint
+from pipeline.targets import PublishedTarget, Workspace
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -163,6 +164,29 @@ def test_inputs_are_found_by_name_in_any_split(tmp_path):
     (tmp_path / "input/training/images/a.vrt").touch()
     with pytest.raises(SettingsError, match="2 files"):
         workspace.find_image("a")
+
+
+def test_a_folder_is_listed_once_and_again_when_something_comes_or_goes(tmp_path, monkeypatch):
+    workspace, folder, listed = Workspace(tmp_path), tmp_path / "input/test/images", []
+    folder.mkdir(parents=True)
+    names = [f"scene_{number}" for number in range(5)]
+    for name in names:
+        (folder / f"{name}.tif").touch()
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [listed.append(path), *listdir(path)][1:])
+
+    def find() -> list[bool]:
+        return [workspace.find_image(name) is not None for name in names]
+
+    os.utime(folder, ns=(0, time.time_ns() - 10**10))
+    assert find() == find() == [True] * 5 and listed == [folder]
+    (folder / "scene_2.tif").unlink()
+    assert find() == [True, True, False, True, True]
+    # What comes within the same tick of the clock leaves no trace on the folder.
+    state = folder.stat()
+    (folder / "scene_2.tif").touch()
+    os.utime(folder, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert find() == [True] * 5
 
 
 def test_published_files_are_complete_with_their_own_stamp_only(tmp_path):

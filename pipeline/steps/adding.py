@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 
 from pipeline.errors import SettingsError, SourceError
+from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, sidecars
 from pipeline.stores import check_image_id
-from pipeline.targets import IMAGE_SUFFIXES, LABEL_SUFFIXES, Workspace, names_in, sidecars
+from pipeline.targets import Workspace
 
 
 def add_input(
@@ -89,7 +90,7 @@ def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy:
         )
     if taken:
         return
-    for part in (path, *sidecars(path, names_in(path.parent))):
+    for part in (path, *sidecars(path)):
         target = folder / (stem + part.name[len(path.stem) :])
         target.unlink(missing_ok=True)
         if copy:

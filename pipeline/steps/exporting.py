@@ -14,6 +14,7 @@ import pandas as pd
 import shapely
 
 from pipeline.frames import crs_to_px, grid_lonlat_bounds, px_to_crs, reproject, window_boxes
+from pipeline.inputs import URL_PREFIXES
 from pipeline.outputs import LONLAT
 from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
 from pipeline.outputs.qgis import ProjectImage, layer_styles, project
@@ -27,7 +28,6 @@ from pipeline.steps import Progress, silent
 from pipeline.steps.buildings import read_parts
 from pipeline.steps.evaluation import Evaluation, read_sides
 from pipeline.styles import UNKNOWN
-from pipeline.targets import URL_PREFIXES
 
 MEANINGS = {reason.name: reason.meaning for reason in REASONS}
 EDGE_PX = 1.0

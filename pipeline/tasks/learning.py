@@ -13,6 +13,7 @@ from pipeline import settings
 from pipeline.atomic import write_atomic
 from pipeline.catalogue import Entry, read_catalogue
 from pipeline.errors import ArtifactError, SettingsError
+from pipeline.inputs import fingerprint
 from pipeline.labels import read_area
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery
@@ -23,7 +24,7 @@ from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
 from pipeline.steps.training import end_training, train_network
 from pipeline.stores import LabelStore, open_store
-from pipeline.targets import LabelStoreTarget, fingerprint
+from pipeline.targets import LabelStoreTarget
 from pipeline.tasks.sources import SourceImage, SourceLabels
 from pipeline.tasks.step import ImageStep, Step, digests
 from pipeline.tiling import read_tile_index, write_tile_index

@@ -11,12 +11,13 @@ import luigi
 
 from pipeline import settings
 from pipeline.errors import SourceError
+from pipeline.inputs import fingerprint
 from pipeline.provenance import RunRecord, read_record
 from pipeline.raster import Imagery
 from pipeline.steps.exporting import Judged, export_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.training_sets import export_training
-from pipeline.targets import PublishedTarget, fingerprint
+from pipeline.targets import PublishedTarget
 from pipeline.tasks.detecting import network, told
 from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage

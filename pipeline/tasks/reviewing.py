@@ -13,6 +13,7 @@ import luigi
 from pipeline import settings
 from pipeline.atomic import write_atomic
 from pipeline.errors import SettingsError
+from pipeline.inputs import fingerprint
 from pipeline.labels import read_area
 from pipeline.raster import Imagery
 from pipeline.review.changes import RoundNumbers, RoundsReport
@@ -28,7 +29,7 @@ from pipeline.steps.judging import Truth, fuse_versions, score_versions
 from pipeline.steps.labeling_server import annotated, download_reviews, upload_round
 from pipeline.steps.outgoing import Proposed, export_round
 from pipeline.stores.versions import Version, row_frame
-from pipeline.targets import FetchedTarget, ReturnedTarget, fingerprint
+from pipeline.targets import FetchedTarget, ReturnedTarget
 from pipeline.tasks.checking import keep_buildings, open_workspace_versions
 from pipeline.tasks.learning import LoadLabels
 from pipeline.tasks.mapping import AggregateImage

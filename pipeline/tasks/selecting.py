@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline import settings
 from pipeline.errors import SettingsError
+from pipeline.inputs import fingerprint
 from pipeline.raster import Imagery
 from pipeline.review.proposals import pixels_of
 from pipeline.review.rules import ReviewRules
@@ -21,7 +22,6 @@ from pipeline.steps.importing import read_imported
 from pipeline.steps.selecting import Reviewable, select_tiles
 from pipeline.steps.training import held_out_ground
 from pipeline.stores.versions import VersionStore
-from pipeline.targets import fingerprint
 from pipeline.tasks.checking import keep_buildings, open_workspace_versions
 from pipeline.tasks.detecting import detector, network
 from pipeline.tasks.learning import TrainMaskRCNN

@@ -10,8 +10,9 @@ from typing import Any
 from pipeline import settings
 from pipeline.catalogue import Entry, read_catalogue
 from pipeline.errors import SourceError
+from pipeline.inputs import fingerprint
 from pipeline.steps.fetching import fetch_image
-from pipeline.targets import SourceTarget, fingerprint
+from pipeline.targets import SourceTarget
 from pipeline.tasks.step import ImageStep, Step
 
 
