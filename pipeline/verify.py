@@ -66,7 +66,7 @@ class Damage(NamedTuple):
 def remake(path: Path) -> str:
     """The task that makes an artifact, from the place of its folder, manifest or stamp.
 
-    >>> remake(Path("work/scene_042/detections-1234/shard_1_of_4.manifest.json"))
+    >>> remake(Path("work/scene_042/detections-1234/shard_1_of_4_by_8.manifest.json"))
     'InferShard --image-id scene_042 --shard 1'
     >>> remake(Path("output/runs/scene_042.AggregateImage.json"))
     'AggregateImage --image-id scene_042'

@@ -11,6 +11,7 @@ import shapely
 from bright_roofs import bright_detector
 from rasterio.transform import from_origin
 
+from pipeline import tiling
 from pipeline.errors import RasterError, SettingsError
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery, reader
@@ -216,6 +217,21 @@ def test_a_resumed_run_infers_whole_batches_and_nothing_else(tmp_path):
     assert counts["inferred"] == 2
     again = [path.stat().st_mtime_ns != time for path, time in zip(paths, times, strict=True)]
     assert again == [False, False, False, True] + [False] * (len(paths) - 4)
+
+
+def test_tiles_are_seen_in_the_same_batches_whatever_the_number_of_shards(tmp_path, monkeypatch):
+    """Also where an image is wider than what is read at once."""
+    monkeypatch.setattr(tiling, "PANEL_COLUMNS", 2)
+    image, seen = write(tmp_path / "a.tif", village()), []
+    monkeypatch.setattr(detections._Line, "run", lambda _, batches: seen.append(batches) or [])
+    dealt = []
+    for shards in (1, 2, 3):
+        for run in tiling.shard_slices(15, shards, 2):
+            infer(tmp_path, image, size=128, batch_size=2, run=run)
+        dealt.append([[tile.tile_id for tile in batch] for part in seen for batch in part])
+        seen.clear()
+    assert dealt[0] == dealt[1] == dealt[2]
+    assert dealt[0][:2] == [["r0000_c0000", "r0000_c0001"], ["r0001_c0000", "r0001_c0001"]]
 
 
 def test_a_network_of_other_categories_is_refused(tmp_path):

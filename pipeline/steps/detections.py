@@ -178,7 +178,7 @@ def infer_tiles(
 
     Args:
         index: the image's tiles.
-        run: which of them.
+        run: which of them, in the order to read them (`in_panels`).
         source: the image.
         imagery: how it is read.
         detector: the network.
@@ -188,7 +188,7 @@ def infer_tiles(
     Returns:
         Counts of what was done, as integers; and where something was, how fast, as floats: see `_Clock`.
     """
-    tiles, size = in_panels(index.tiles[run]), detector.rules.batch_size
+    tiles, size = in_panels(index.tiles)[run], detector.rules.batch_size
     batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
     todo = [batch for batch in batches if not all(tile_path(folder, tile).exists() for tile in batch)]
     inferred = sum(map(len, todo))

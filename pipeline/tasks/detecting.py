@@ -23,7 +23,7 @@ from pipeline.steps.large import infer_large
 from pipeline.tasks.learning import TileImage, TrainMaskRCNN
 from pipeline.tasks.sources import SourceWeights
 from pipeline.tasks.step import ImageStep, Step, digests
-from pipeline.tiling import shard_slices
+from pipeline.tiling import in_panels, shard_slices
 from pipeline.vectorize import VectorizeRules
 
 logger = logging.getLogger("luigi-interface")
@@ -102,7 +102,7 @@ class InferShard(ImageStep):
         # Once: a digest looks at every input, which is nothing for a task and too much for each of its tiles.
         index, folder = self.tiles.read(), self.detections
         run = shard_slices(len(index.tiles), inference.shards, inference.batch_size)[self.shard]
-        made = [tile_path(folder, tile) for tile in index.tiles[run]]
+        made = [tile_path(folder, tile) for tile in in_panels(index.tiles)[run]]
         with self.finishing(Path(self.output().path), lambda: made) as counts:
             counts |= infer_tiles(
                 index,
