@@ -31,12 +31,18 @@ def store(request, tmp_path):
     if request.param == "files":
         return open_versions("", tmp_path / "versions")
     url = request.getfixturevalue("postgis_url")
+    empty(url)
+    return open_versions(url, tmp_path)
+
+
+def empty(url: str) -> sqlalchemy.Engine:
+    """A database without our schema."""
     engine = sqlalchemy.create_engine(
         sqlalchemy.make_url(url).set(drivername="postgresql+psycopg2"), poolclass=NullPool
     )
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA IF EXISTS jengo CASCADE")
-    return open_versions(url, tmp_path)
+    return engine
 
 
 def version(name: str, kind: str = "drawn", digest: str = "one", **more) -> Version:
@@ -236,6 +242,44 @@ def test_views_and_frames_find_the_same(store, seed):
     areas = [np.nan_to_num(shapely.area(one.geometry.values)) for one in (found, expected)]
     assert areas[0] == pytest.approx(areas[1])
     assert (shift.dx, shift.dy) == pytest.approx((1.2, 1.2), abs=0.3)
+
+
+def rows_read(node: dict) -> float:
+    """The rows that a part of a query's plan met, kept or not."""
+    told = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Join Filter")
+    met = sum(node.get(name, 0) for name in told) * node["Actual Loops"]
+    return met + sum(rows_read(part) for part in node.get("Plans", []))
+
+
+@pytest.mark.postgis
+@pytest.mark.parametrize("view", ["check_findings", "check_shifts"])
+def test_views_read_rows_by_the_number_of_labels_and_not_by_its_square(postgis_url, tmp_path, view):
+    engine, store = empty(postgis_url), open_versions(postgis_url, tmp_path)
+    count = 800
+    houses = row_frame([house(20 * (n % 40), 20 * (n // 40)) for n in range(count)], UTM, score=0.9)
+    for image_id in ("a", "b", "c"):
+        store.add(image_id, version("drawn"), houses)
+        store.add(image_id, version("net", "model"), houses)
+    query = f"""EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) SELECT * FROM jengo.{view}
+        WHERE image_id = 'a' AND version = 'drawn' AND (against IS NULL OR against = 'net')"""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL jit = off")
+        (plan,) = connection.exec_driver_sql(query).scalar_one()
+    assert rows_read(plan["Plan"]) < 100 * count, plan
+
+
+@pytest.mark.postgis
+def test_views_of_an_older_database_are_renewed(postgis_url, tmp_path):
+    engine, store = empty(postgis_url), open_versions(postgis_url, tmp_path)
+    store.add("a", version("drawn"), row_frame([house(0, 0), house(0, 0)], UTM))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP FUNCTION jengo.matching_rows CASCADE")
+        connection.exec_driver_sql(
+            "CREATE OR REPLACE VIEW jengo.check_overlaps AS TABLE jengo.check_geometry"
+        )
+    assert not store.add("a", version("drawn"), row_frame([house(0, 0), house(0, 0)], UTM))
+    found, _ = store.check("a", "drawn", None, LIMITS)
+    assert found["rule"].tolist() == ["duplicate"]
 
 
 def test_limits_of_the_views_are_those_of_the_rules():

@@ -59,7 +59,8 @@ _PASSING_WORDS = (
 """What a server says that is about to be there, or that was there a moment ago."""
 
 _REMEDIES = {
-    "42501": "Ask the database's owner to grant it, or to run sql/schema.sql and sql/views.sql.",
+    "42501": "Ask the database's owner to grant it, or to run schema.sql, views.sql, versions.sql and "
+    "checks.sql of sql/.",
     "42703": "The tables are of another version: drop schema jengo and load the labels again.",
     "42P01": "The tables are gone: load the labels again.",
     "57014": "The statement took too long, or somebody ended it: pg_stat_activity tells what it waited for. "

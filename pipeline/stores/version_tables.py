@@ -30,6 +30,9 @@ from sql import read_sql
 _MARKER = f"""SELECT version, kind, digest, round, made_at, crs, ST_AsBinary(ground) AS ground
 FROM {SCHEMA}.versions WHERE image_id = :image_id"""
 
+_NEWEST = "matching_rows"
+"""The function that came last to sql/checks.sql: a database without it has older views, or none."""
+
 
 class VersionTables(Database):
     """Versions in the tables of sql/versions.sql, which are made on first use; checks by its views."""
@@ -107,6 +110,8 @@ class VersionTables(Database):
             crs = self._crs(connection, image_id, name)
             if against:
                 self._crs(connection, image_id, check_version_name(against))
+            # Compiling these queries takes longer than running them.
+            connection.execute(text("SET LOCAL jit = off"))
             for limit, value in limits.items():
                 connection.execute(select(func.set_config(f"jengo.{limit}", repr(float(value)), True)))
             _keep_grounds(connection, image_id, srid_of(crs), grounds)
@@ -142,8 +147,8 @@ def _has_tables(connection: Connection) -> bool:
 
 
 def _make_tables(connection: Connection, where: str) -> None:
-    """Makes the tables and views of versions, and those of labels, where they are missing."""
-    if _has_tables(connection):
+    """Makes the tables and views of versions, and those of labels, where they are missing or older."""
+    if connection.scalar(text(f"SELECT to_regproc('{SCHEMA}.{_NEWEST}') IS NOT NULL")):
         return
     make_schema(connection, where)
     connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
