@@ -33,6 +33,7 @@ from pipeline.tasks import (  # isort: skip
     ImportReview,
     ReviewRound,
 )
+from pipeline.tasks.step import schedule_at_one_look
 
 __all__ = [  # noqa: RUF022 (run order)
     "FetchImage",
@@ -63,3 +64,4 @@ __all__ = [  # noqa: RUF022 (run order)
 
 set_defaults()
 shorten_errors()
+schedule_at_one_look()

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import luigi
 import pytest
 from luigi.configuration import get_config
+from luigi.scheduler import Scheduler
+from luigi.worker import Worker
 from test_fuzz import DETECTION
 
 from pipeline import settings
@@ -38,8 +41,9 @@ from pipeline.tasks import (
     Submission,
     TileImage,
     TrainMaskRCNN,
+    sources,
 )
-from pipeline.tasks.step import Step
+from pipeline.tasks.step import one_look
 from pipeline.tiling import read_tile_index
 
 JUDGED = {"EvaluateImage", "ExportImage", "ReportImage"}
@@ -200,24 +204,11 @@ def digests() -> dict[str, str]:
         ExportImage(**test), ExportTraining(), SelectTiles(round=1),
     ]  # fmt: skip
     found: dict[str, str] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Step, "digest", _once(Step.digest.fget))
+    with one_look():
         for step in steps:
             family = type(step).__name__
             found[family] = found.get(family, "") + step.digest
     return found
-
-
-def _once(made: Callable[[Step], str]) -> property:
-    """A property that is made once per step: a digest asks for those below it again and again."""
-    known: dict[str, str] = {}
-
-    def digest(step: Step) -> str:
-        if str(step) not in known:
-            known[str(step)] = made(step)
-        return known[str(step)]
-
-    return property(digest)
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -343,6 +334,41 @@ def test_replaced_weights_make_stale_what_they_found(workspace):
 
 
 @pytest.fixture
+def looks(workspace, monkeypatch) -> Counter[Path]:
+    """How often each input is looked at; there are three images to learn from and three to map."""
+    for number in range(2):
+        for path in EDITS:
+            stem = Path(path).stem
+            more = workspace / path.replace(stem, f"{stem}_{number}")
+            more.write_text("another")
+    seen: Counter[Path] = Counter()
+    look = sources.fingerprint
+    monkeypatch.setattr(sources, "fingerprint", lambda path: [seen.update([path]), look(path)][1])
+    return seen
+
+
+def test_a_digest_looks_at_each_input_once(looks):
+    first = Submission().digest
+    assert set(looks.values()) == {1} and len(looks) == 9
+    assert Submission().digest == first
+    assert set(looks.values()) == {2}, "another digest is another look"
+
+
+def test_scheduling_looks_at_each_input_once(looks):
+    worker = Worker(scheduler=Scheduler())
+    assert worker.add(Submission())
+    assert set(looks.values()) == {1} and len(looks) == 9
+
+
+def test_what_was_scheduled_sees_inputs_as_they_are_when_it_starts(workspace):
+    task = TrainMaskRCNN()
+    assert Worker(scheduler=Scheduler()).add(task)
+    before = task.digest
+    (workspace / "input/training/labels/scene_001.geojson").write_text("other labels")
+    assert task.digest != before
+
+
+@pytest.fixture
 def evaluation(workspace) -> EvaluateImage:
     """A task whose inputs are all there, the published ones with the digest asked for."""
     step = EvaluateImage(image_id="scene_042")
@@ -376,6 +402,15 @@ def test_results_of_another_run_are_refused_after_they_were_read(evaluation):
         evaluation.publishing(evaluation.output()),
     ):
         publish(evaluation.buildings, "other")
+    assert not evaluation.complete()
+
+
+def test_an_input_that_changed_while_it_was_read_is_refused(evaluation):
+    with (
+        pytest.raises(SourceError, match="an input changed while it was being read"),
+        evaluation.publishing(evaluation.output()),
+    ):
+        evaluation.labels.source.write_text("other labels")
     assert not evaluation.complete()
 
 

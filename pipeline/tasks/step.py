@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import luigi
 from luigi.task import task_id_str
+from luigi.worker import Worker
 
 from models.errors import Mistake
 from pipeline import settings
@@ -34,6 +36,27 @@ SECONDS_BETWEEN_MESSAGES = 0.5
 LONGEST_SILENCE = 300.0
 """Seconds after which a task tells its progress in the log again; before that, lines come at intervals
 that grow by half, from ten seconds on."""
+_SEEN: ContextVar[dict[str, str] | None] = ContextVar("_SEEN", default=None)
+"""Digests that the `one_look` at hand has brought, by task; None outside of any."""
+
+
+@contextmanager
+def one_look() -> Iterator[dict[str, str]]:
+    """Digests by task, each worked out once in this block: inputs count as they were when first looked at."""
+    if (seen := _SEEN.get()) is not None:
+        yield seen
+        return
+    seen = dict[str, str]()
+    token = _SEEN.set(seen)
+    try:
+        yield seen
+    finally:
+        _SEEN.reset(token)
+
+
+def schedule_at_one_look() -> None:
+    """Makes Luigi add a task and all below it at one look: most of them are below many others."""
+    Worker.add = one_look()(Worker.add)  # type: ignore[method-assign]
 
 
 class ImageId(luigi.Parameter):
@@ -95,7 +118,10 @@ class Step(luigi.Task):
     @property
     def digest(self) -> str:
         """Identity of the result: this step, its settings and its inputs."""
-        return digest(type(self).__name__, self._described(), self.inputs)
+        with one_look() as seen:
+            if self.task_id not in seen:
+                seen[self.task_id] = digest(type(self).__name__, self._described(), self.inputs)
+            return seen[self.task_id]
 
     @property
     def weights(self) -> Path | None:
@@ -188,6 +214,7 @@ class Step(luigi.Task):
         before, counts = self.digest, dict[str, int | float]()
         watch = Stopwatch(type(self).__name__, getattr(self, "image_id", None), before)
 
+        @one_look()
         def finished() -> RunRecord:
             if self.digest != before:
                 raise SourceError(
@@ -212,6 +239,7 @@ class Step(luigi.Task):
         finally:
             self._told.close()
 
+    @one_look()
     def _check_inputs(self, steps: Iterable[Step]) -> None:
         """Raises SourceError where the result of one of these steps is gone, or is not what was asked for."""
         gone = next((step for step in steps if not step.complete()), None)
