@@ -12,9 +12,11 @@ from pipeline.errors import SettingsError
 from pipeline.frames import px_to_crs, window_box
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_by_area, split_pairs
+from pipeline.steps.training import held_out_ground
 from pipeline.tiling import TilingRules, tile_id, tile_windows
 
 METRES = 0.1
+PLACES = {"a": 0.0, "b": 100.0, "c": 200.0}
 
 
 def index_of(image_id, size, rules, buildings=(), left_m=0.0, kept=lambda: True):
@@ -137,3 +139,19 @@ def test_ground_that_two_images_show_is_on_one_side_only(held_out):
     learnt, judged = ground("learnt"), ground("held_out")
     assert learnt.area > 0 and judged.area > 0
     assert shapely.intersection(learnt, judged).area < METRES**2
+
+
+def test_held_out_ground_is_what_the_split_holds_out_and_what_was_so_before(tmp_path):
+    before = Window(0, 0, 24, 24)
+    images = [index_of(name, (96, 72), TilingRules(24, 8), left_m=place) for name, place in PLACES.items()]
+    images.append(images[0].model_copy(update={"image_id": "reviewed", "held_out": [before]}))
+    folders = [tmp_path / image.image_id for image in images]
+    for folder, image in zip(folders, images, strict=True):
+        folder.mkdir()
+        (folder / "pairs.json").write_text(image.model_dump_json())
+    expected = {
+        image.image_id: sorted({image.pairs[place].window for place in side.held_out})
+        for image, side in zip(images, split_pairs(images, [], 0.3), strict=True)
+    }
+    assert expected["a"] and expected["reviewed"] == [before]
+    assert held_out_ground(folders, [], 0.3) == expected

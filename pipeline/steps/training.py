@@ -110,7 +110,7 @@ def held_out_ground(
     folders: Sequence[Path], held_out_images: Sequence[str], share: float
 ) -> dict[str, list[Window]]:
     """By image, the windows of the tiles that `read_sides` holds out, and ground that was so before."""
-    _, held_out = read_sides(folders, held_out_images, share)
+    held_out = set(read_sides(folders, held_out_images, share)[1])
     ground: dict[str, list[Window]] = {}
     for folder in folders:
         image = _read(PairIndex, folder / "pairs.json")

@@ -98,8 +98,12 @@ class SelectTiles(RoundStep):
     def run(self) -> None:
         """Ranks the tiles of every image together."""
         with self.making(self.queue.parent) as folder:
+            reviewed, held_out = self._reviewed(), held_out_of(self.images)
             queue = select_tiles(
-                [self._image(buildings) for buildings in self.buildings],
+                [
+                    self._image(one, reviewed.get(one.image_id, []), held_out.get(one.image_id, []))
+                    for one in self.buildings
+                ],
                 self.round,
                 settings.Review().rules(ReviewRules),
                 settings.Imagery().rules(Imagery),
@@ -111,12 +115,17 @@ class SelectTiles(RoundStep):
         told = "; no other shares no pixel with these" if few else ""
         logger.info("%s: %d of %d tiles%s", self, len(queue.tiles), queue.candidates, told)
 
-    def _image(self, buildings: AggregateImage) -> Reviewable:
+    def _reviewed(self) -> dict[str, list[Window]]:
+        """By image, the tiles that people have looked at."""
+        windows: dict[str, list[Window]] = {}
+        for path in self.earlier:
+            for tile in read_imported(path).tiles:
+                windows.setdefault(tile.image_id, []).append(tile.window)
+        return windows
+
+    def _image(self, buildings: AggregateImage, reviewed: list[Window], held_out: list[Window]) -> Reviewable:
         shards, image_id = buildings.shards[0], buildings.image_id
         tiles = shards.tiles.read()
-        imported = [read_imported(path) for path in self.earlier]
-        reviewed = [tile.window for one in imported for tile in one.tiles if tile.image_id == image_id]
-        held_out = held_out_of(self.images).get(image_id, [])
         doubts = np.zeros(len(tiles.tiles))
         store, mine = open_workspace_versions(self.workspace), keep_buildings(buildings, self.round)
         for other in versions_to_fuse(store, image_id, mine):
