@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import shapely
 
@@ -94,6 +96,22 @@ def clip_to_frame(
     beyond = (bounds[:, :2] < frame[:2]).any(axis=1) | (bounds[:, 2:] > frame[2:]).any(axis=1)
     clipped[beyond] = largest_parts(shapely.intersection(clipped[beyond], shapely.box(*frame)))
     return clipped, beyond
+
+
+def areas_on(polygons: np.ndarray, ground: Sequence[shapely.Geometry] | np.ndarray) -> np.ndarray:
+    """Area of each polygon on a ground, float64[n].
+
+    Args:
+        polygons: object[n] of valid Polygon.
+        ground: object[g] of valid geometries, which may overlap.
+    """
+    parts = shapely.get_parts(ground)
+    mine, near = np.unique(shapely.STRtree(parts).query(polygons), axis=1)
+    held, owner = np.unique(mine, return_inverse=True)
+    pieces = shapely.geometrycollections(shapely.intersection(polygons[mine], parts[near]), indices=owner)
+    areas = np.zeros(len(polygons))
+    areas[held] = shapely.area(shapely.union_all(pieces[:, None], axis=1))
+    return areas
 
 
 def fill_holes(polygons: np.ndarray, min_hole_px2: float) -> np.ndarray:

@@ -16,6 +16,7 @@ import shapely
 
 from pipeline.errors import SettingsError
 from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
+from pipeline.polygons import areas_on
 from pipeline.schema import PairIndex, Window
 
 _PIXEL_EDGE = 0.5
@@ -77,8 +78,8 @@ def split_by_ground(
         label_ids: of the buildings in each of the t tiles.
         ground: the ground, as windows; none holds nothing out.
     """
-    boxes, kept_apart = window_boxes(windows), shapely.union_all(window_boxes(ground))
-    shared = shapely.area(shapely.intersection(boxes, kept_apart))
+    boxes = window_boxes(windows)
+    shared = areas_on(boxes, window_boxes(ground))
     held_out = shared >= shapely.area(boxes)
     tiles, labels = _showings(label_ids)
     seen = np.isin(labels, labels[held_out[tiles]])

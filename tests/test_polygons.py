@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import shapely
 from shapely import box
 
-from pipeline.polygons import clip_to_frame, fill_holes, largest_parts, polygonal
+from pipeline.polygons import areas_on, clip_to_frame, fill_holes, largest_parts, polygonal
 
 
 def geometries(*items: object) -> np.ndarray:
@@ -55,3 +56,25 @@ def test_what_reaches_beyond_a_frame_is_cut_and_told():
     assert clipped[0] is inside and clipped[3] is clipped[4] is None
     assert clipped[1].equals(shapely.box(0, 2, 3, 5)) and clipped[2].equals(shapely.box(8, 6, 10, 9))
     assert polygons[1] is across
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_areas_on_ground_are_those_on_its_union(seed):
+    chance = np.random.default_rng(seed)
+    corners = chance.integers(0, 100, (2, 60))
+    tiles = shapely.box(*corners, *(corners + 20))
+    spots = shapely.buffer(shapely.points(chance.uniform(0, 120, (25, 2))), chance.uniform(1, 15, 25))
+    windows = shapely.box(*corners[:, ::3], *(corners[:, ::3] + chance.integers(1, 40, (2, 20))))
+    touching = shapely.box(corners[0, :5] + 20, corners[1, :5], corners[0, :5] + 40, corners[1, :5] + 20)
+    for ground in (windows, spots, [shapely.union_all(spots)], touching, np.array([]), tiles[:1]):
+        expected = shapely.area(shapely.intersection(tiles, shapely.union_all(ground)))
+        assert areas_on(tiles, ground) == pytest.approx(expected, abs=1e-9)
+    exact = shapely.area(shapely.intersection(tiles, shapely.union_all(windows)))
+    assert areas_on(tiles, windows).tolist() == exact.tolist(), "where every corner is a pixel's"
+
+
+def test_areas_of_nothing_and_on_lines():
+    tile = geometries(box(0, 0, 10, 10))
+    assert areas_on(geometries(), tile).shape == (0,)
+    mixed = shapely.GeometryCollection([shapely.LineString([(0, 0), (9, 9)]), box(5, 5, 20, 20)])
+    assert areas_on(tile, geometries(mixed)).tolist() == [25]

@@ -15,11 +15,12 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.windows import transform as window_transform
 
-from pipeline.frames import crs_to_px, px_to_crs, window_box, window_boxes
+from pipeline.frames import crs_to_px, px_to_crs, window_boxes
 from pipeline.pairs import PairRules, choose_tiles, items_in_tile
+from pipeline.polygons import areas_on
 from pipeline.raster import Imagery, Raster
 from pipeline.review.corrected import Marks
-from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems, Window
+from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems
 from pipeline.steps import Progress
 from pipeline.tiling import in_panels
 
@@ -63,9 +64,10 @@ def cut_tiles(
     area_px = None if area is None else crs_to_px([area], index.grid.transform)[0]
     rows_of = items.groupby("tile_id").indices
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
-    reviewed = _window_shares(index.tiles, marks.reviewed if marks else [])
-    chosen = choose_tiles(index.tiles, counts, _area_shares(index, area_px), rules, reviewed)
-    share_of = dict(zip([tile.tile_id for tile in index.tiles], reviewed, strict=True))
+    labelled = np.ones(len(index.tiles)) if area_px is None else shares_on(index.tiles, [area_px])
+    reviewed = shares_on(index.tiles, window_boxes(marks.reviewed if marks else []))
+    chosen = choose_tiles(index.tiles, counts, labelled, rules, reviewed)
+    share_of = dict(zip([tile.tile_id for tile in index.tiles], reviewed.tolist(), strict=True))
     pairs, started = list[Pair](), time.monotonic()
     with Raster(source, index.grid, imagery) as raster:
         for done, tile in enumerate(in_panels(chosen), start=1):
@@ -88,18 +90,15 @@ def cut_tiles(
     (folder / "pairs.json").write_text(made.model_dump_json())
 
 
-def _window_shares(tiles: Sequence[Tile], windows: Sequence[Window]) -> list[float]:
-    """Share of each tile on the ground of these windows."""
-    ground = shapely.union_all([window_box(window) for window in windows])
+def shares_on(tiles: Sequence[Tile], ground: Sequence[shapely.Geometry] | np.ndarray) -> np.ndarray:
+    """Share of each tile on a ground, float64[t].
+
+    Args:
+        tiles: of one image.
+        ground: object[g] of valid geometries in image pixels, which may overlap.
+    """
     boxes = window_boxes([tile.window for tile in tiles])
-    return (shapely.area(shapely.intersection(boxes, ground)) / shapely.area(boxes)).tolist()
-
-
-def _area_shares(index: TileIndex, area_px: shapely.Geometry | None) -> np.ndarray:
-    if area_px is None:
-        return np.ones(len(index.tiles))
-    boxes = window_boxes([tile.window for tile in index.tiles])
-    return shapely.area(shapely.intersection(boxes, area_px)) / shapely.area(boxes)
+    return areas_on(boxes, ground) / shapely.area(boxes)
 
 
 def _blacken(image: np.ndarray, tile: Tile, area_px: shapely.Geometry | None) -> np.ndarray:

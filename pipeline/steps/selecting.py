@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import shapely
 
-from pipeline.frames import window_box, window_boxes
+from pipeline.frames import window_boxes
 from pipeline.raster import Imagery, Raster
 from pipeline.review.records import Queue, QueuedTile
 from pipeline.review.rules import ReviewRules
@@ -18,6 +18,7 @@ from pipeline.review.uncertainty import TileFindings, tile_uncertainties
 from pipeline.schema import Tile, TileIndex, Window
 from pipeline.steps import Progress
 from pipeline.steps.detection_rows import outlines_px, read_detections
+from pipeline.steps.pairs import shares_on
 
 if TYPE_CHECKING:
     from models.predict import Predictor
@@ -63,8 +64,8 @@ def select_tiles(
     candidates: list[Candidate] = []
     for image in images:
         uncertainties = _uncertainties(image)
-        open_ = _shares(image.tiles.tiles, image.reviewed) < REVIEWED_SHARE
-        held_out = _shares(image.tiles.tiles, image.held_out) > 0
+        open_ = shares_on(image.tiles.tiles, window_boxes(image.reviewed)) < REVIEWED_SHARE
+        held_out = shares_on(image.tiles.tiles, window_boxes(image.held_out)) > 0
         for place in np.flatnonzero(open_).tolist():
             tile = image.tiles.tiles[place]
             doubt = 0.0 if held_out[place] else float(uncertainties[place])
@@ -106,15 +107,6 @@ def _findings(image: Reviewable, tile: Tile) -> TileFindings:
     unsure = np.array([one.ambiguity or 0.0 for one in content.detections], dtype=np.float64)
     rows = rows.reshape(-1, len(content.categories))
     return TileFindings(tile.window, outlines[drawn], rows[drawn], unsure[drawn])
-
-
-def _shares(tiles: Sequence[Tile], windows: Sequence[Window]) -> np.ndarray:
-    """float64[t], share of each tile on the ground of these windows."""
-    if not windows:
-        return np.zeros(len(tiles))
-    ground = shapely.union_all([window_box(window) for window in windows])
-    boxes = window_boxes([tile.window for tile in tiles])
-    return shapely.area(shapely.intersection(boxes, ground)) / shapely.area(boxes)
 
 
 def _embeddings(
