@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import LabelError
-from pipeline.frames import crs_to_px, px_to_crs
+from pipeline.frames import crs_to_px, px_to_crs, window_box
 from pipeline.review.changes import vertices_changed
 from pipeline.review.coco import coco_dataset, read_coco
 from pipeline.review.corrected import Marks, read_marks, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
 from pipeline.review.label_studio import labeling_config, labeling_task, read_label_studio
-from pipeline.review.proposals import pixels_of, propose, shown_in
+from pipeline.review.proposals import MIN_SHOWN, pixels_of, propose, shown_in
 from pipeline.review.qgis import read_qgis, write_qgis
 from pipeline.review.records import QueuedTile, ReviewedBuilding, Round, TileReview
 from pipeline.review.returned import read_returned
@@ -88,7 +88,7 @@ def proposals() -> gpd.GeoDataFrame:
 
 def shown(tile: QueuedTile) -> list:
     rows = proposals()
-    return shown_in(tile.window, rows, pixels_of(rows, GRID))
+    return shown_in(tile.window, rows, shapely.STRtree(pixels_of(rows, GRID)))
 
 
 def annotated(tile: QueuedTile, **annotation) -> dict:
@@ -294,6 +294,49 @@ def test_holes_and_crossings_drawn_in_qgis_come_back(tmp_path):
     assert not found[1, "edited"].polygon_px.interiors and len(found[4, "edited"].polygon_px.interiors) == 1
     assert found[2, "edited"].polygon_px.is_valid and found[2, "edited"].polygon_px.area > 100
     assert vertices_changed(HOLED, found[1, "edited"].polygon_px) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tiles_answer_for_the_proposals_they_show_and_for_what_is_mostly_drawn_in_them(tmp_path, seed):
+    chance, path = np.random.default_rng(seed), tmp_path / "a.gpkg"
+    places = [Window(left, top, 300, 250) for top in range(0, 600, 200) for left in range(0, 800, 200)]
+    tiles = [
+        LEFT.model_copy(update={"tile_id": f"t{at}", "window": at_px}) for at, at_px in enumerate(places)
+    ]
+    corners, sizes = chance.uniform(0, 900, (2, 120)), chance.uniform(5, 90, (2, 120))
+    outlines = shapely.box(*corners, *(corners + sizes))
+    rows = row_frame(px_to_crs(outlines, GRID.transform), GRID.crs, category="completed", score=0.9)
+    write_qgis(path, 1, "a", GRID, rows, tiles, CATEGORIES)
+    edit(
+        path,
+        "UPDATE tiles SET status = 'done'",
+        "UPDATE buildings SET building_id = NULL WHERE building_id % 2 = 0",
+    )
+    expected: dict[str, set[tuple[float, ...]]] = {tile.tile_id: set() for tile in tiles}
+    for number, outline in enumerate(outlines, start=1):
+        shares = {
+            tile.tile_id: outline.intersection(window_box(tile.window)).area / outline.area for tile in tiles
+        }
+        seen = {name for name, share in shares.items() if share > MIN_SHOWN}
+        mostly = {max(shares, key=lambda name: shares[name])}
+        for name in mostly if seen and number % 2 == 0 else seen:
+            expected[name].add(bounds(outline))
+    found = read_qgis(path, ROUND.model_copy(update={"tiles": tiles}))
+    assert {one.tile_id: {bounds(of.polygon_px) for of in one.buildings} for one in found} == expected
+
+
+def bounds(polygon: shapely.Polygon) -> tuple[float, ...]:
+    return tuple(np.round(polygon.bounds, 2).tolist())
+
+
+def test_proposals_are_indexed_once_for_all_tiles(monkeypatch):
+    indexed, tree = [], shapely.STRtree
+    monkeypatch.setattr(
+        shapely, "STRtree", lambda polygons: [indexed.append(len(polygons)), tree(polygons)][1]
+    )
+    reviews = [review("amina", ""), review("juma", "")._replace(tile_id=RIGHT.tile_id)]
+    assert {status for _, status in verdicts(reviews)} == {"rejected"}
+    assert indexed.count(len(PROPOSED_PX)) == 1
 
 
 @pytest.mark.parametrize("attribute", ["condition", "status", "Status", "Category", "Round", "FID"])

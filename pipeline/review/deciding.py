@@ -114,9 +114,10 @@ def decide(
     best: dict[int, Verdict] = {}
     added: list[Verdict] = []
     whole = dict(zip(rows["row_id"].tolist(), polygons_px, strict=True))
+    tree = shapely.STRtree(polygons_px)
     for review in reviews:
         window = windows[review.tile_id]
-        shown = shown_in(window, rows, polygons_px, whole=not review.clipped)
+        shown = shown_in(window, rows, tree, whole=not review.clipped)
         for verdict in _judge(shown, review, window, whole):
             if verdict.status == "added":
                 added.append(verdict)

@@ -63,24 +63,24 @@ def pixels_of(rows: geopandas.GeoDataFrame, grid: Grid) -> np.ndarray:
 
 
 def shown_in(
-    window: Window, rows: geopandas.GeoDataFrame, polygons_px: np.ndarray, *, whole: bool = False
+    window: Window, rows: geopandas.GeoDataFrame, tree_px: shapely.STRtree, *, whole: bool = False
 ) -> list[Shown]:
     """What a tile shows of the proposals, by row id.
 
     Args:
         window: the tile's.
         rows: the proposals.
-        polygons_px: their polygons in image pixels.
+        tree_px: of their polygons in image pixels; one serves all tiles.
         whole: whether polygons are shown beyond the tile's edge, as on a map.
     """
     col_off, row_off, width, height = window
     frame = (col_off, row_off, col_off + width, row_off + height)
-    near = shapely.STRtree(polygons_px).query(shapely.box(*frame))
-    near.sort()
-    clipped, _ = clip_to_frame(polygons_px[near], frame)
+    near = np.sort(tree_px.query(shapely.box(*frame)))
+    polygons = tree_px.geometries[near]
+    clipped, _ = clip_to_frame(polygons, frame)
     records = rows.iloc[near].to_dict("records")
     shown = []
-    for row, polygon, inside in zip(records, polygons_px[near], clipped, strict=True):
+    for row, polygon, inside in zip(records, polygons, clipped, strict=True):
         share = 0.0 if inside is None else inside.area / polygon.area
         if share > MIN_SHOWN:
             category = row["category"] if isinstance(row["category"], str) else None

@@ -193,13 +193,14 @@ def _homes(
     polygons: np.ndarray, proposals: Sequence[int | None], boxes: dict[str, shapely.Polygon]
 ) -> list[set[str]]:
     """The tiles that answer for each: all that show a proposal, the one that shows most of a new one."""
-    homes: list[set[str]] = []
-    for polygon, proposal in zip(polygons, proposals, strict=True):
-        shares = {
-            name: polygon.intersection(box).area / polygon.area if polygon.area else 0.0
-            for name, box in boxes.items()
-            if polygon.intersects(box)
-        }
-        seen = {name for name, share in shares.items() if share > MIN_SHOWN}
-        homes.append({max(shares, key=lambda name: shares[name])} if seen and proposal is None else seen)
-    return homes
+    names, tiles = list(boxes), np.array(list(boxes.values()), dtype=object)
+    one, place = np.unique(shapely.STRtree(tiles).query(polygons, predicate="intersects"), axis=1)
+    shown = shapely.area(shapely.intersection(polygons[one], tiles[place]))
+    enough = shown > MIN_SHOWN * shapely.area(polygons[one])
+    seen: list[dict[str, float]] = [{} for _ in polygons]
+    for building, tile, area in zip(one[enough], place[enough], shown[enough], strict=True):
+        seen[building][names[tile]] = area
+    return [
+        {max(areas, key=lambda name: areas[name])} if areas and proposal is None else set(areas)
+        for areas, proposal in zip(seen, proposals, strict=True)
+    ]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import geopandas
 import numpy as np
 import orjson
+import shapely
 from PIL import Image
 from rasterio.transform import Affine
 
@@ -55,7 +56,7 @@ def export_round(
     tasks: dict[str, dict[str, Any]] = {}
     for image_id, (source, rows) in images.items():
         grid, tiles = round_.grids[image_id], [tile for tile in round_.tiles if tile.image_id == image_id]
-        polygons = pixels_of(rows, grid)
+        tree = shapely.STRtree(pixels_of(rows, grid))
         if tiles:
             path = folder / "qgis" / f"{image_id}.gpkg"
             write_qgis(path, round_.round, image_id, grid, rows, tiles, round_.categories)
@@ -63,7 +64,7 @@ def export_round(
             for tile in tiles:
                 chip = _jpeg(raster.read(tile.window))
                 _write_chip(folder / "chips" / f"{tile.name}.jpg", chip, tile, grid)
-                shown[tile.name] = shown_in(tile.window, rows, polygons)
+                shown[tile.name] = shown_in(tile.window, rows, tree)
                 picture = "data:image/jpeg;base64," + base64.b64encode(chip).decode()
                 tasks[tile.name] = labeling_task(tile, shown[tile.name], picture)
                 progress(len(shown) / len(round_.tiles), f"tile {len(shown)}/{len(round_.tiles)}")
