@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ArtifactError
-from pipeline.submission import Rows, columns, pack_submission, read_csv, validate_csv, write_csv
+from pipeline.schema import Grid
+from pipeline.steps.submission import submit
+from pipeline.submission import CATEGORIES, Rows, columns, pack_submission, read_csv, validate_csv, write_csv
 
 HEADER = "building_id,conf_foundation,conf_unfinished,conf_completed,coords_geo,coords_pixel"
 BOUNDS = (39.2, -5.8, 39.3, -5.7)
@@ -20,6 +22,17 @@ GEO = "POLYGON ((39.21 -5.75, 39.22 -5.75, 39.22 -5.74, 39.21 -5.75))"
 GEO8 = (
     "POLYGON ((39.21000000 -5.75000000, 39.22000000 -5.75000000, "
     "39.22000000 -5.74000000, 39.21000000 -5.75000000))"
+)
+GRID = Grid(
+    width=100,
+    height=60,
+    crs="EPSG:4326",
+    srid=4326,
+    transform=(0.001, 0, 39.2, 0, -0.1 / 60, -5.7),
+    ground_m_per_px=(110.0, 184.0),
+    bands=[1, 2, 3],
+    stretch=None,
+    observed="2018-04-30T00:00:00Z",
 )
 PIXEL = "POLYGON ((10.00 20.50, 30.00 20.50, 30.00 40.00, 10.00 20.50))"
 
@@ -237,5 +250,26 @@ def test_the_zip_repeats_itself(tmp_path):
 def test_a_faulty_csv_is_not_packed(tmp_path):
     bad = write_lines(tmp_path / "result.csv", line(confidences="0,0,2"))
     with pytest.raises(ArtifactError, match="conf_completed lies outside 0 to 1"):
-        pack_submission({"a": bad}, tmp_path / "out.zip")
+        submit({"a": bad}, {"a": "a"}, {"a": GRID}, tmp_path / "out.zip", CATEGORIES)
     assert not (tmp_path / "out.zip").exists()
+
+
+def test_an_image_beyond_the_range_of_degrees_takes_no_building_along(tmp_path):
+    beyond = write_lines(tmp_path / "result.csv", line(geo=GEO8.replace("39.", "199.")))
+    grid = GRID.model_copy(update={"transform": (0.001, 0, 199.2, 0, -0.1 / 60, -5.7)})
+    with pytest.raises(ArtifactError, match="coords_geo lies outside the range of degrees"):
+        submit({"a": beyond}, {"a": "a"}, {"a": grid}, tmp_path / "out.zip", CATEGORIES)
+
+
+def test_a_csv_is_read_once_to_be_checked_and_once_to_be_packed(tmp_path, monkeypatch):
+    good, opened = write_lines(tmp_path / "good.csv", line(geo=GEO8)), list[object]()
+
+    def look(path, *given, **options):
+        opened.append(path)
+        return open(path, *given, **options)
+
+    monkeypatch.setattr("pipeline.submission.open", look, raising=False)
+    submit({"a": good}, {"a": "b"}, {"a": GRID}, tmp_path / "out.zip", CATEGORIES)
+    assert opened == [good, good]
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert archive.read("b.csv") == good.read_bytes()

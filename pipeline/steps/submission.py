@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import ArtifactError, SourceError
 from pipeline.frames import grid_lonlat_bounds
-from pipeline.schema import TileIndex
+from pipeline.schema import Grid
 from pipeline.steps import Progress, silent
 from pipeline.submission import pack_submission, validate_csv
 
@@ -33,7 +33,7 @@ def check_names(names: Mapping[str, str]) -> Mapping[str, str]:
 def submit(
     csvs: Mapping[str, Path],
     names: Mapping[str, str],
-    indexes: Mapping[str, TileIndex],
+    grids: Mapping[str, Grid],
     zip_path: Path,
     categories: Sequence[str],
     progress: Progress = silent,
@@ -43,7 +43,7 @@ def submit(
     Args:
         csvs: published CSV by image id.
         names: name each has in the zip, by image id.
-        indexes: tiles of each image, for its size and place.
+        grids: frame of each image, for its size and place.
         zip_path: where the zip goes.
         categories: names in the order of the columns.
         progress: told before each CSV.
@@ -53,7 +53,7 @@ def submit(
     """
     for number, (image_id, csv) in enumerate(csvs.items()):
         progress(number / len(csvs), f"checking {csv.name}, {number + 1}/{len(csvs)}")
-        grid = indexes[image_id].grid
+        grid = grids[image_id]
         bounds = grid_lonlat_bounds(grid)
         faults = validate_csv(csv, categories, bounds_lonlat=bounds, width=grid.width, height=grid.height)
         if faults:
@@ -62,4 +62,4 @@ def submit(
                 where=csv,
                 remedy="Aggregate the image again.",
             )
-    pack_submission({names[image_id]: csv for image_id, csv in csvs.items()}, zip_path, categories)
+    pack_submission({names[image_id]: csv for image_id, csv in csvs.items()}, zip_path)

@@ -202,7 +202,7 @@ class Submission(Step):
             submit(
                 {task.image_id: task.csv for task in self.buildings},
                 self.names,
-                {task.image_id: task.shards[0].tiles.read() for task in self.buildings},
+                {task.image_id: task.shards[0].tiles.read().grid for task in self.buildings},
                 folder / f"submission_{self.split}.zip",
                 settings.Labels().names,
                 self.progress,
