@@ -11,12 +11,16 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import geopandas
 import kills
+import numpy as np
 import postgis
 import pytest
+import shapely
 from kills import GRAPH, Village
 from warm import Running, run_warm
 
@@ -25,6 +29,7 @@ from models.weights import weights_digest
 from pipeline.atomic import scratch_folder, write_many
 from pipeline.errors import MachineError, SettingsError, StoreError
 from pipeline.mishaps import as_mishap
+from pipeline.outputs import RAW, write_geojson
 from pipeline.provenance import Stopwatch, facts_of, read_record
 from pipeline.stores.postgis import PostGISStore
 from pipeline.targets import PublishedTarget, Workspace
@@ -311,6 +316,28 @@ def test_whatever_is_damaged_the_task_that_makes_it_again_is_named(tmp_path, cap
     assert main([str(tmp_path), "--discard"]) == 1
     assert f"luigi --module pipeline {task} --local-scheduler\n" in capsys.readouterr().out
     assert not made.parent.exists()
+
+
+def test_a_large_map_is_counted_without_being_held_in_memory(tmp_path):
+    output, counts = tmp_path / "output", {"tiles": 1, "detections": 9000, "merged": 9000, "buildings": 8000}
+    geojson, stamp = output / "town.geojson", output / "runs" / "town.AggregateImage.json"
+    stamp.parent.mkdir(parents=True)
+
+    def found(buildings: int) -> list[str]:
+        outlines = np.full(buildings, shapely.box(533_000, 9_367_000, 533_010, 9_367_010))
+        columns = {"building_id": np.arange(buildings), RAW: outlines}
+        write_geojson(geojson, [geopandas.GeoDataFrame(columns, geometry=outlines, crs="EPSG:32737")])
+        record = Stopwatch("AggregateImage", "town", "abc").record({}, {}, counts)
+        record = record.model_copy(update=facts_of(output, [geojson]))
+        stamp.write_text(record.model_dump_json())
+        tracemalloc.start()
+        damages = verify(tmp_path).damages
+        assert tracemalloc.get_traced_memory()[1] < geojson.stat().st_size / 2
+        tracemalloc.stop()
+        return [damage.what for damage in damages]
+
+    assert found(8000) == []
+    assert found(7999) == ["7999 features in town.geojson for 8000 buildings"]
 
 
 def test_a_record_says_where_a_result_comes_from_and_no_secret(village):

@@ -26,6 +26,8 @@ from pipeline.rounding import round_polygons
 
 LONLAT_DECIMALS = 8
 """About 1 mm."""
+FEATURE = b'{"type":"Feature",'
+"""What each line of a GeoJSON that holds a building begins with."""
 NO_CLOCK = "1970-01-01"
 """Some formats insist on a date of last change; a fixed one keeps files reproducible."""
 FIELD_NAME_BYTES = 10
@@ -61,7 +63,7 @@ def write_geojson(path: Path, batches: Iterable[geopandas.GeoDataFrame]) -> int:
             records = batch.drop(columns=[batch.geometry.name, RAW]).to_dict("records")
             for properties, geometry in zip(records, _lonlat_geojson(batch, path), strict=True):
                 file.write(b",\n" if count else b"\n")
-                file.write(b'{"type":"Feature","properties":' + orjson.dumps(properties))
+                file.write(FEATURE + b'"properties":' + orjson.dumps(properties))
                 file.write(b',"geometry":' + geometry.encode() + b"}")
                 count += 1
         file.write(b"\n]}\n")
