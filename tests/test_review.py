@@ -467,6 +467,35 @@ def test_tiles_that_disagree_are_uncertain():
     assert committee_doubts(windows, strip, np.array([0.8]), shorter) == pytest.approx([0.2, 0.2, 0])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_doubts_at_seams_are_those_of_each_tile_against_each_neighbour(seed):
+    chance = np.random.default_rng(seed)
+    windows = [Window(left, top, 120, 100) for top in (0, 70, 140) for left in (0, 80, 160)]
+
+    def findings(window: Window) -> TileFindings:
+        count = chance.integers(0, 12)
+        centres = chance.uniform(0, 100, (count, 2)) + window[:2]
+        shown = shapely.buffer(shapely.points(centres), chance.uniform(4, 20, count))
+        inside = shapely.intersection(shown, window_box(window))
+        return TileFindings(window, inside, chance.dirichlet((1, 1, 1, 1), count)[:, :3])
+
+    tiles = [findings(window) for window in windows]
+    expected = []
+    for tile in tiles:
+        doubt = entropies(tile.probabilities).sum()
+        for other in tiles:
+            strip = window_box(tile.window).buffer(-8).intersection(window_box(other.window).buffer(-8))
+            for polygon, scores in zip(tile.polygons, tile.probabilities, strict=True):
+                part = polygon.intersection(strip)
+                if other is not tile and strip.area and part.area >= 0.5 * polygon.area:
+                    theirs = [one.intersection(strip) for one in other.polygons]
+                    ious = [part.intersection(one).area / part.union(one).area for one in theirs]
+                    doubt += scores.max() * (1 - max((iou for iou in ious if iou > 0.3), default=0))
+        expected.append(doubt)
+    assert tile_uncertainties(tiles) == pytest.approx(expected, abs=1e-9)
+    assert sum(expected) > sum(entropies(tile.probabilities).sum() for tile in tiles) + 1
+
+
 def candidates(side: int = 8, step: int = 100) -> list[Candidate]:
     random = np.random.default_rng(5)
     return [

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from pipeline.frames import window_box
+from pipeline.frames import window_box, window_boxes
 from pipeline.matching import overlapping_pairs
 from pipeline.schema import Window
 
@@ -63,11 +63,17 @@ def tile_uncertainties(tiles: Sequence[TileFindings]) -> np.ndarray:
         tiles: of one image, each with all that was found in it.
     """
     doubts = np.array([_own_doubts(tile).sum() for tile in tiles], dtype=np.float64)
-    boxes = np.array([window_box(tile.window) for tile in tiles], dtype=object)
-    first, second = shapely.STRtree(boxes).query(boxes, predicate="intersects")
-    for here, there in zip(first.tolist(), second.tolist(), strict=True):
-        if here != there:
-            doubts[here] += _disputed(tiles[here], tiles[there], boxes[here], boxes[there])
+    trusted = shapely.buffer(window_boxes([tile.window for tile in tiles]), -MARGIN_PX)
+    trees = [shapely.STRtree(tile.polygons) for tile in tiles]
+    first, second = shapely.STRtree(trusted).query(trusted, predicate="intersects")
+    once = first < second
+    for here, there in zip(first[once].tolist(), second[once].tolist(), strict=True):
+        strip = shapely.intersection(trusted[here], trusted[there])
+        if strip.area > 0:
+            mine, other = (_in_strip(tiles[number], trees[number], strip) for number in (here, there))
+            same = overlapping_pairs(mine.parts, other.parts, AGREEMENT)
+            doubts[here] += _disputed(mine, same.proposals, same.ious)
+            doubts[there] += _disputed(other, same.truths, same.ious)
     return doubts
 
 
@@ -76,25 +82,40 @@ def _own_doubts(tile: TileFindings) -> np.ndarray:
     return entropies(tile.probabilities) + tile.probabilities.max(axis=1, initial=0.0) * tile.ambiguities
 
 
-def _disputed(
-    mine: TileFindings, other: TileFindings, box: shapely.Polygon, other_box: shapely.Polygon
-) -> float:
+class InStrip(NamedTuple):
+    """What a tile shows in the strip that it shares with another."""
+
+    parts: np.ndarray
+    """object[n], what of each detection lies in the strip."""
+    due: np.ndarray
+    """bool[n], whether the other tile should have seen it."""
+    scores: np.ndarray
+    """float64[n]."""
+
+
+def _in_strip(tile: TileFindings, tree: shapely.STRtree, strip: shapely.Polygon) -> InStrip:
+    near = np.sort(tree.query(strip))
+    whole = tile.polygons[near]
+    parts = shapely.intersection(whole, strip)
+    due = shapely.area(parts) >= MIN_STRIP_SHARE * shapely.area(whole)
+    return InStrip(parts, due, tile.probabilities[near].max(axis=1, initial=0.0))
+
+
+def _disputed(shown: InStrip, seen: np.ndarray, ious: np.ndarray) -> float:
     """Scores of what one tile shows in the common strip, times the share that the other shows otherwise."""
-    strip = shapely.intersection(box.buffer(-MARGIN_PX), other_box.buffer(-MARGIN_PX))
-    if not len(mine.polygons) or strip.area == 0:
-        return 0.0
-    inside = shapely.intersection(mine.polygons, strip)
-    due = shapely.area(inside) >= MIN_STRIP_SHARE * shapely.area(mine.polygons)
-    seen = shapely.intersection(other.polygons, strip)
-    scores = mine.probabilities[due].max(axis=1, initial=0.0)
-    return float(scores @ differences(inside[due], seen, AGREEMENT))
+    return float(shown.scores[shown.due] @ _differences(len(shown.parts), seen, ious)[shown.due])
 
 
 def differences(polygons: np.ndarray, others: np.ndarray, min_iou: float) -> np.ndarray:
     """float64[n] in 0..1: 1 - IoU with the best of the others, 1 without one above `min_iou`."""
     pairs = overlapping_pairs(polygons, others, min_iou)
-    agreement = np.zeros(len(polygons))
-    np.maximum.at(agreement, pairs.proposals, pairs.ious)
+    return _differences(len(polygons), pairs.proposals, pairs.ious)
+
+
+def _differences(count: int, seen: np.ndarray, ious: np.ndarray) -> np.ndarray:
+    """float64[n]: 1 - the best of the IoUs, of what is `seen`, int64[p]; 1 where it is not."""
+    agreement = np.zeros(count)
+    np.maximum.at(agreement, seen, ious)
     return 1 - agreement
 
 
