@@ -185,12 +185,13 @@ def run(
     Learns first where there is no network yet, goes on where a run stopped, skips what is done. Prints
     the equivalent luigi command, runs it, and tells where the results lie.
     """
-    from jengo.lines import as_typed, check_scheduler, luigi_line
+    from jengo.lines import as_typed, check_images, check_scheduler, luigi_line
     from pipeline.tasks import ReportImages
 
     workspace = _workspace()
     ids = [_image_id(image) for image in images or ()] or ReportImages().names
     arguments = luigi_line(task, ids, given=given or (), workers=workers, dashboard=dashboard)
+    check_images(ids, arguments)
     typer.echo(as_typed(arguments), err=True)
     if dry_run:
         return

@@ -8,9 +8,12 @@ import shlex
 import socket
 from collections.abc import Sequence
 
+from luigi.cmdline_parser import CmdlineParser
+
 import pipeline
 from pipeline import settings
 from pipeline.errors import SettingsError, SourceError
+from pipeline.tasks import SourceImage
 
 
 def luigi_line(
@@ -53,6 +56,19 @@ def luigi_line(
 def as_typed(arguments: Sequence[str]) -> str:
     """The line as one would type it."""
     return shlex.join(["luigi", *arguments])
+
+
+def check_images(images: Sequence[str], arguments: Sequence[str]) -> None:
+    """Nothing, where every image is there for luigi with these arguments.
+
+    Raises:
+        SettingsError: an argument or setting cannot be honoured; an image id is none.
+        SourceError: there is no such image.
+    """
+    with CmdlineParser.global_instance(list(arguments)):
+        settings.check_all()
+        for image_id in images:
+            _ = SourceImage(image_id=image_id).source
 
 
 def _option(setting: str) -> list[str]:

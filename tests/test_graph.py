@@ -380,6 +380,15 @@ def test_a_mistake_is_one_line_and_a_failure(built, arguments, what, remedy):
     assert lines, process.stdout
 
 
+@pytest.mark.parametrize(
+    "task", [("ReportImage", "--image-id", "a"), ("ReportImages", "--image-ids", '["a"]')]
+)
+def test_nothing_is_learnt_for_an_image_that_is_not_there(built, task):
+    process = run_luigi(built, *task, "--Training-learning-rate", "0.0004")
+    assert process.returncode == 35 and tasks_run(process) == []
+    assert len([line for line in process.stdout.splitlines() if "no such image" in line]) == 1
+
+
 def test_a_misspelt_setting_is_refused(workspace):
     (workspace / "luigi.cfg").write_text(SETTINGS.replace("tile_size", "tilesize"))
     process = run_luigi(workspace, "TileImage", "--image-id", "scene_042")

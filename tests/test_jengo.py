@@ -246,6 +246,9 @@ MISTAKES = [
     (("run", "flight_09", "--set", "Tiling.tilesize=3"), "Did you mean Tiling.tile_size?"),
     (("run", "flight_09", "--task", "ReportImag"), "Did you mean ReportImage?"),
     (("run", "flight_09", "--task", "Luigi"), "There are "),
+    (("run", "flight_09"), "no such image"),
+    (("run", "../houses.shp"), "not an image id"),
+    (("run", "flight_09", "--set", "Training.epochs=many"), "[Training] epochs: cannot be read"),
     (("run", "nowhere.tif"), "no such file"),
     (("run",), "no image to map"),
     (("run", "--task", "TileImage", "a", "b"), "takes one image"),
@@ -262,7 +265,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, what):
     (tmp_path / "luigi.cfg").touch()
     done = jengo(tmp_path, *arguments)
     said = (done.stdout + done.stderr).strip().splitlines()
-    assert done.returncode == 1 and len([line for line in said if not line.startswith("luigi ")]) == 1, said
+    assert done.returncode == 1 and len(said) == 1, said
     assert what in said[-1]
 
 

@@ -54,8 +54,12 @@ class SourceImage(ImageStep):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """Fingerprint of the file."""
-        return {"image": fingerprint(self.found)} if self.found else {}
+        """Fingerprint of the file.
+
+        Raises:
+            SourceError: there is none: what needs the image is refused before anything runs.
+        """
+        return {"image": fingerprint(self.source)}
 
     def output(self) -> SourceTarget:
         """The file."""
