@@ -6,7 +6,14 @@ luigi.cfg behaves like a checkout. What a workspace's luigi.cfg or the command l
 
 from __future__ import annotations
 
-from luigi.configuration import get_config
+import configparser
+
+from pipeline.unparsed import as_mistake
+
+try:
+    from luigi.configuration import get_config
+except configparser.Error as error:  # luigi reads the file while it is imported
+    raise as_mistake(error) from error
 
 DEFAULTS = {
     "core": {"log_level": "INFO", "no_lock": "true"},

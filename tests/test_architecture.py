@@ -47,6 +47,7 @@ FLOORS = [
         "pipeline.names",
         "pipeline.mishaps",
         "pipeline.untouched",
+        "pipeline.unparsed",
     },
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},

@@ -293,6 +293,28 @@ def test_the_command_stands_on_its_own(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("jengo: ") and done.stderr.count("\n") == 1
 
 
+UNPARSED = [
+    ("[Tiling]\n\n[Tiling]\n", "luigi.cfg line 3: [Tiling] is there already"),
+    ("[Tiling]\noverlap = 1\noverlap = 2\n", "luigi.cfg line 3: [Tiling] has overlap already"),
+    ("overlap = 1\n", "luigi.cfg line 1: a setting below no section"),
+    ("[Tiling]\noverlap\n", "luigi.cfg line 2: neither section nor setting"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), UNPARSED, ids=lambda value: value[-20:])
+def test_a_file_of_settings_that_cannot_be_parsed_is_one_line(tmp_path, text, says):
+    (tmp_path / "luigi.cfg").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "jengo", "doctor"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stderr.startswith(f"jengo: {says}"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_shell_completes_image_ids(village):
     environment = {"_JENGO_COMPLETE": "complete_bash", "COMP_WORDS": "jengo info fli", "COMP_CWORD": "2"}
     code = "from jengo.commands import app; app(prog_name='jengo')"

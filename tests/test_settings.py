@@ -55,6 +55,7 @@ def test_a_value_from_the_configuration_reaches_the_rules(config):
         (settings.Tiling, "nonsense", "512", "It may hold"),
         (settings.Training, "epochs", "many", "epochs"),
         (settings.Labels, "duplicate_iou", "half", "duplicate_iou"),
+        (settings.Labels, "condition_attribute", "%(roof)s", "condition_attribute: cannot be read"),
         (settings.Labels, "categories", "{", "categories"),
         (settings.Labels, "categories", '{"a": ["x"], "b": ["x"]}', "share no spelling"),
         (settings.Labels, "categories", '{"a": "x"}', "JSON object"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import dataclasses
 import difflib
 import hashlib
@@ -73,7 +74,7 @@ class Section(luigi.Config):
         for name, parameter in params:
             try:
                 parameter.has_task_value(section, name)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError, configparser.Error) as error:
                 raise SettingsError(
                     f"cannot be read: {_short(error)}",
                     where=f"[{section}] {name}",
