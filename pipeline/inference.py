@@ -22,6 +22,7 @@ WHOLE_PX_FROM = 84.0
 """Shorter side in pixels from which whole pixels do: a cell of the mask is three of them there."""
 READ_AHEAD = 2
 """Batches of tiles that wait for the network at most."""
+_LEAST = {"batch_size": 1, "detections_per_tile": 1, "proposals_per_tile": 0, "workers": 0, "writers": 0}
 _LEAST_CUT_PX2 = 1.0
 """Area from which cutting a polygon is worth it."""
 
@@ -68,7 +69,7 @@ class InferenceRules:
         for name in ("min_valid_share", "score_threshold", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} must be 0 to 1", found=getattr(self, name))
-        for name, least in (("batch_size", 1), ("detections_per_tile", 1), ("workers", 0)):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}", found=getattr(self, name))
 

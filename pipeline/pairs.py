@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from pipeline.limits import AMOUNT, SHARE, check_limits
 from pipeline.schema import Item, Tile
 
 _ROUNDING = 1e-9
@@ -22,6 +23,14 @@ class PairRules:
     people have looked at in a review are kept all."""
     min_area_share: float = 0.5
     """Share of a tile that must lie on labelled ground, 0 to 1; the rest of it is blackened."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        check_limits(self, {"empty_share": AMOUNT, "min_area_share": SHARE})
 
 
 def choose_tiles(

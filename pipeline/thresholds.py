@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.bootstrap import Estimate, draw_blocks, f1_score
 from pipeline.evidence import Evidence, Outcomes, TileSample, gather, outcomes
+from pipeline.limits import AMOUNT, SHARE, check_limits
 from pipeline.matching import MIN_IOU
 from pipeline.schema import Artifact
 
@@ -47,10 +48,16 @@ class ThresholdRules:
     """Share of the drawings inside an interval, in (0, 1)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.target_precision <= 1:
-            raise ValueError(f"target_precision must be between 0 and 1, not {self.target_precision}")
-        if not (self.block_px > 0 and self.resamples >= 0 and 0 < self.confidence < 1):
-            raise ValueError("block_px must be above 0, resamples not below 0 and confidence inside (0, 1)")
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        check_limits(
+            self,
+            dict.fromkeys(("target_precision", "default", "max_ignored_share"), SHARE)
+            | {"min_iou": "[0, 1)", "block_px": "(0, inf)", "resamples": AMOUNT, "confidence": "(0, 1)"},
+        )
 
 
 class Cut(Artifact):

@@ -22,6 +22,7 @@ import numpy as np
 import shapely
 from contourpy import FillType, LineType, SerialContourGenerator, ZInterp
 
+from pipeline.limits import AMOUNT, check_limits
 from pipeline.polygons import largest_parts
 
 _BATCH = 256  # masks contoured at once: about 6 MB of grids
@@ -49,6 +50,15 @@ class VectorizeRules:
     """Area in square pixels below which a hole is filled."""
     min_piece_px2: float = 16.0
     """Area in square pixels below which a polygon is dropped."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        amounts = ("simplify_cells", "min_hole_px2", "min_piece_px2")
+        check_limits(self, {"threshold": "(0, 1)"} | dict.fromkeys(amounts, AMOUNT))
 
 
 class _Rings(NamedTuple):

@@ -48,6 +48,7 @@ FLOORS = [
         "pipeline.mishaps",
         "pipeline.untouched",
         "pipeline.unparsed",
+        "pipeline.limits",
     },
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},

@@ -61,6 +61,24 @@ def test_a_value_from_the_configuration_reaches_the_rules(config):
         (settings.Labels, "categories", '{"a": "x"}', "JSON object"),
         (settings.Inference, "precision", "float8", "precision"),
         (settings.Inference, "shards", "0", "at least 1"),
+        (settings.Inference, "writers", "-1", "writers"),
+        (settings.Training, "epochs", "-3", "epochs"),
+        (settings.Training, "validation_share", "1", r"validation_share must be in \[0, 1\)"),
+        (settings.Tiling, "tile_size", "abc", "not a size"),
+        (settings.Tiling, "tile_size", "0", "at least 1 px"),
+        (settings.Tiling, "overlap", "2000", "overlap must be below"),
+        (settings.Tiling, "min_valid_share", "5", "min_valid_share"),
+        (settings.Labels, "duplicate_iou", "9", r"duplicate_iou must be in \[0, 1\]"),
+        (settings.Pairs, "empty_share", "-1", "empty_share"),
+        (settings.Outlines, "threshold", "3", r"threshold must be in \(0, 1\)"),
+        (settings.Aggregation, "coincident_iou", "7", "coincident_iou"),
+        (settings.Aggregation, "min_agreement", "0", r"min_agreement must be in \(0, 1\]"),
+        (settings.Aggregation, "detail_share", "5", "detail_share"),
+        (settings.Thresholds, "min_iou", "1", "min_iou"),
+        (settings.Metrics, "size_limits_m2", "[200, 50]", "size_limits_m2"),
+        (settings.Checks, "region_m", "0", "region_m"),
+        (settings.Review, "budget", "0", "budget"),
+        (settings.Imagery, "metres_per_pixel", "-1", "metres_per_pixel"),
     ],
 )
 def test_what_cannot_be_honoured_is_said_in_one_line(config, section, key, value, says):
@@ -71,10 +89,13 @@ def test_what_cannot_be_honoured_is_said_in_one_line(config, section, key, value
     assert section.get_task_family() in str(raised.value) or "categories" in str(raised.value)
 
 
-def test_rules_out_of_range_are_a_users_mistake(config):
-    config.set("Training", "epochs", "0")
-    with pytest.raises(SettingsError, match="epochs"):
-        settings.Training().rules(Recipe)
+SIZES = [("75m", "19m"), ("0.4m", "0.1m"), ("1024", "19m"), ("64px", "0")]
+
+
+@pytest.mark.parametrize(("size", "overlap"), SIZES)
+def test_sizes_are_pixels_or_metres(config, size, overlap):
+    config.set("Tiling", "tile_size", size), config.set("Tiling", "overlap", overlap)
+    assert settings.Tiling().overlap == overlap
 
 
 def test_insignificant_knobs_stay_out_of_the_digest(config):

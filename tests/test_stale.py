@@ -149,6 +149,8 @@ VALUES = {
     "size_limits_m2": "[10.0, 20.0]",
     "catalogue": "challenge",
     "scale_max": "1.5",
+    "blur": "2.0",
+    "jpeg_quality": "50",
     "device": "cuda",
     "label_studio_url": "http://127.0.0.1:1",
 }

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.bootstrap import Estimate, draw_blocks, f1_score
+from pipeline.errors import SettingsError
 from pipeline.evaluate import pool, score_image
 from pipeline.evidence import Outcomes, gather, outcomes
 from pipeline.thresholds import (
@@ -336,5 +337,5 @@ def test_many_scores_are_thinned_and_the_chosen_one_kept():
 
 @pytest.mark.parametrize("rules", [{"block_px": 0}, {"resamples": -1}, {"confidence": 1.0}])
 def test_rules_that_draw_nothing_are_refused(rules):
-    with pytest.raises(ValueError, match=next(iter(rules))):
+    with pytest.raises(SettingsError, match=next(iter(rules))):
         ThresholdRules(**rules)

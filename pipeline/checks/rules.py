@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from pipeline.limits import AMOUNT, SHARE, check_limits
+
 RULES = {
     "empty_geometry": "nothing with an area",
     "invalid_geometry": "a ring that crosses itself",
@@ -23,6 +25,13 @@ RULES = {
 
 _LENGTH = "_m"
 """Ending of the knobs that are lengths on the ground."""
+_LIMITS = {
+    **dict.fromkeys(("duplicate_iou", "overlap_share", "compactness", "outside_share", "match_iou"), SHARE),
+    **dict.fromkeys(("confident_score", "shift_support"), SHARE),
+    **dict.fromkeys(("area_deviations", "outlier_rows", "region_predictions"), AMOUNT),
+    **dict.fromkeys(("shift_search_m", "shift_m", "shift_labels"), AMOUNT),
+    **dict.fromkeys(("region_m", "shift_cell_m"), "(0, inf)"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,14 @@ class CheckRules:
     """Share of the labels that must have the offset for it to count, 0 to 1."""
     shift_labels: float = 5
     """Labels that must have the offset for it to count."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        check_limits(self, _LIMITS)
 
     def limits(self, units_per_m: float) -> dict[str, float]:
         """The knobs by name, lengths in units of a CRS and named without `_m`.

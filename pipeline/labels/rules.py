@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import model_validator
 
 from pipeline.errors import SettingsError
+from pipeline.limits import AMOUNT, SHARE, check_limits
 from pipeline.schema import Artifact
 
 SET_ASIDE = {
@@ -72,6 +73,8 @@ class LabelRules:
                 found=twice or names,
                 remedy='Give each category its own spellings, as in {"completed": ["Complete"]}.',
             )
+        shares, amounts = ("duplicate_iou", "sliver_share"), ("min_area_m2", "examples")
+        check_limits(self, dict.fromkeys(shares, SHARE) | dict.fromkeys(amounts, AMOUNT))
 
     @property
     def category_of(self) -> dict[str, str]:

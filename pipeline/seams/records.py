@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 import shapely
 
+from pipeline.limits import AMOUNT, SHARE, check_limits
+
 STATUSES = np.array(["single", "duplicate", "stitched", "fragment"], dtype=object)
 """schema.MergeStatus by the codes that this package computes with."""
 SINGLE, DUPLICATE, STITCHED, FRAGMENT = range(4)
@@ -34,6 +36,18 @@ class MergeRules:
     """Share of a building covered by stronger buildings from which it is dropped, in (0, 1]."""
     min_overlap_px2: float = 1.0
     """Area in square pixels from which an overlap is cut from the weaker building."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be honoured.
+
+        Raises:
+            SettingsError: a value is outside its range.
+        """
+        lengths = ("margin_px", "edge_px", "gap_px", "min_overlap_px2")
+        shares = ("min_agreement", "coincident_iou", "clean_up_ios")
+        check_limits(
+            self, {"agreement_gain": SHARE} | dict.fromkeys(lengths, AMOUNT) | dict.fromkeys(shares, "(0, 1]")
+        )
 
     @property
     def min_support_px2(self) -> float:

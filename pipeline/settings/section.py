@@ -11,7 +11,8 @@ import inspect
 import json
 import math
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -20,7 +21,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
 
-from models.errors import ModelError
+from models.errors import Mistake
 from pipeline.errors import SettingsError
 from pipeline.schema import SCHEMA_VERSION
 
@@ -47,6 +48,8 @@ class Section(luigi.Config):
 
     incidental: ClassVar[Collection[str]] = ()
     """Insignificant knobs of which not even what a task is depends: how the machine at hand computes."""
+    kinds: ClassVar[Collection[type]] = ()
+    """The dataclasses whose fields are its knobs."""
 
     @classmethod
     @cache
@@ -96,6 +99,8 @@ class Section(luigi.Config):
 
     def check(self) -> None:
         """Looks at the values together; raises SettingsError for what cannot be honoured."""
+        for kind in self.kinds:
+            self.rules(kind)
 
     def described(self) -> dict[str, str]:
         """The significant values by name, as luigi writes them."""
@@ -122,9 +127,15 @@ class Section(luigi.Config):
         """
         names = {field.name for field in dataclasses.fields(kind)} - given.keys()
         values = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        try:
+        with self.blamed():
             return kind(**values, **given)
-        except (ValueError, ModelError) as error:
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """What a value is refused for in the block is told with the section's name."""
+        try:
+            yield
+        except (ValueError, Mistake) as error:
             raise SettingsError(str(error), where=f"[{self.get_task_family()}]") from error
 
 
@@ -155,7 +166,7 @@ def knobs_of(
     """
 
     def decorate(section: type) -> type:
-        section.incidental = incidental  # type: ignore[attr-defined]
+        section.incidental, section.kinds = incidental, kinds  # type: ignore[attr-defined]
         for kind in kinds:
             texts, hints = _field_texts(kind), get_type_hints(kind)
             for field in dataclasses.fields(kind):

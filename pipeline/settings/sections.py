@@ -16,6 +16,7 @@ from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.labels import LabelRules
 from pipeline.large import LargeRules
+from pipeline.limits import check_limits
 from pipeline.metrics import MetricRules
 from pipeline.outputs import FORMATS
 from pipeline.pairs import PairRules
@@ -25,7 +26,7 @@ from pipeline.review.rules import ReviewRules
 from pipeline.seams import MergeRules
 from pipeline.settings.section import Section, knobs_of
 from pipeline.thresholds import ThresholdRules
-from pipeline.tiling import TilingRules
+from pipeline.tiling import TilingRules, parse_size
 from pipeline.vectorize import VectorizeRules
 
 _MAX_SHARDS = 10_000
@@ -68,6 +69,19 @@ class Tiling(Section):
         default=TilingRules.min_valid_share,
         description="Share of a tile's pixels that must be valid for it to count, 0 to 1.",
     )
+
+    def check(self) -> None:
+        """Refuses sizes that are none, and tiles that would not advance at any resolution."""
+        with self.blamed():
+            size, overlap = (parse_size(text, (0.001, 0.001)) for text in (self.tile_size, self.overlap))
+        self.rules(TilingRules, tile_size=size, overlap=0)
+        if self.tile_size.endswith("m") == self.overlap.endswith("m") and overlap >= size:
+            raise SettingsError(
+                "overlap must be below tile_size",
+                where="[Tiling]",
+                found=(self.tile_size, self.overlap),
+                remedy="A quarter of tile_size is a good overlap.",
+            )
 
 
 @knobs_of(LabelRules, insignificant=("examples",))
@@ -151,6 +165,12 @@ class Training(Section):
         description="How often a tile that people have looked at is shown, for each showing of another.",
     )
 
+    def check(self) -> None:
+        """Refuses recipes that are none, and shares and weights out of their range."""
+        super().check()
+        with self.blamed():
+            check_limits(self, {"validation_share": "[0, 1)", "reviewed_weight": "(0, inf)"})
+
 
 @knobs_of(ThresholdRules, CalibrationRules)
 class Thresholds(Section):
@@ -181,7 +201,7 @@ class Inference(Section):
                 found=self.shards,
                 remedy="One task is enough for a small image.",
             )
-        self.rules(InferenceRules)
+        super().check()
 
 
 @knobs_of(VectorizeRules)
@@ -212,6 +232,7 @@ class Aggregation(Section):
 
     def check(self) -> None:
         """Refuses formats that nobody writes, no CSV, and thresholds and areas that are none."""
+        super().check()
         if unknown := [name for name in self.formats if name not in FORMATS] or not self.formats:
             raise SettingsError(
                 "unknown formats" if self.formats else "no format",
