@@ -74,6 +74,7 @@ def test_a_value_from_the_configuration_reaches_the_rules(config):
         (settings.Aggregation, "coincident_iou", "7", "coincident_iou"),
         (settings.Aggregation, "min_agreement", "0", r"min_agreement must be in \(0, 1\]"),
         (settings.Aggregation, "detail_share", "5", "detail_share"),
+        (settings.Aggregation, "score_thresholds", '{"hut": 0.5}', "unknown categories"),
         (settings.Thresholds, "min_iou", "1", "min_iou"),
         (settings.Metrics, "size_limits_m2", "[200, 50]", "size_limits_m2"),
         (settings.Checks, "region_m", "0", "region_m"),

@@ -247,6 +247,13 @@ class Aggregation(Section):
                 found=list(self.formats),
                 remedy="The score and the page are read from the CSV: add it.",
             )
+        if unknown := set(self.score_thresholds) - set(Labels().names):
+            raise SettingsError(
+                "thresholds of unknown categories",
+                where="[Aggregation] score_thresholds",
+                found=sorted(unknown),
+                remedy=f"The categories are {', '.join(Labels().names)}.",
+            )
         for name, value in self.score_thresholds.items():
             if type(value) not in (int, float) or not 0 <= value <= 1:
                 raise SettingsError(
