@@ -166,15 +166,15 @@ def lonlat_of_px(points_px: np.ndarray, transform: Sequence[float], crs: Any) ->
 
 
 def grid_lonlat_bounds(grid: Grid) -> tuple[float, float, float, float]:
-    """West, south, east, north of an image in degrees (WGS 84).
-
-    Its edges are curves in lon/lat, so they are followed, not only their corners.
-    """
-    frame = shapely.segmentize(shapely.box(0, 0, grid.width, grid.height), max(grid.width, grid.height) / 20)
-    west, south, east, north = shapely.total_bounds(
-        reproject(px_to_crs([frame], grid.transform), grid.crs, LONLAT)
-    ).tolist()
+    """West, south, east, north of an image in degrees (WGS 84)."""
+    west, south, east, north = shapely.bounds(grid_lonlat_outline(grid)).tolist()
     return west, south, east, north
+
+
+def grid_lonlat_outline(grid: Grid) -> shapely.Polygon:
+    """What an image covers, in degrees (WGS 84); its edges are curves there, which are followed."""
+    frame = shapely.segmentize(shapely.box(0, 0, grid.width, grid.height), max(grid.width, grid.height) / 20)
+    return reproject(px_to_crs([frame], grid.transform), grid.crs, LONLAT)[0]
 
 
 def window_box(window: Window | Sequence[int]) -> shapely.Polygon:

@@ -67,7 +67,7 @@ def village(tmp_path):
     return tmp_path, image, index, detections
 
 
-def export(village, folder, labels=True, formats=("csv", "geojson")):
+def export(village, folder, labels=True, formats=("csv", "geojson"), elsewhere=()):
     root, image, index, detections = village
     output, table = root / folder, root / f"{folder}-table"
     output.mkdir()
@@ -81,7 +81,8 @@ def export(village, folder, labels=True, formats=("csv", "geojson")):
         boxes = [(10, 60), (220, 60), (140, 150), (310, 150)]
         places, side = np.array(boxes) * METRES, 40 * METRES
         geometry = [shapely.box(LEFT + x, TOP - y - side, LEFT + x + side, TOP - y) for x, y in places]
-        conditions = ["Complete", "Incomplete", "Foundation", None]
+        geometry += [shapely.box(LEFT + x, TOP - y - side, LEFT + x + side, TOP - y) for x, y in elsewhere]
+        conditions = ["Complete", "Incomplete", "Foundation", None] + ["Complete"] * len(elsewhere)
         geopandas.GeoDataFrame({"condition": conditions}, geometry=geometry, crs=CRS).to_file(path)
         report = output / "a.report.json"
         evaluation = evaluate_image(
@@ -109,6 +110,14 @@ def test_one_file_holds_everything_about_an_image(village):
     assert labels["class_name"].tolist() == ["completed", "unfinished", "foundation", "unknown"]
     assert labels["outcome"].tolist() == ["found", "wrong category", "missed", "found"]
     assert tiles.crs == labels.crs == layer(output, "review").crs == CRS
+
+
+def test_labels_of_the_image_beside_are_not_asked_for(village):
+    alone, counts = export(village, "alone")
+    both, again = export(village, "both", elsewhere=[(-50, 10), (2000, 10)])
+    assert again == counts and layer(both, "labels").equals(layer(alone, "labels"))
+    one, other = ((folder / "a.report.json").read_text() for folder in (alone, both))
+    assert one == other and json.loads(one)["truths"] == 4
 
 
 def test_review_points_lie_on_what_is_to_be_looked_at(village):

@@ -18,7 +18,7 @@ from pipeline.errors import LabelError
 from pipeline.frames import px_to_crs, reproject, window_box
 from pipeline.labels import category_indices, clean_labels, read_area, read_label_file
 from pipeline.outputs import LONLAT
-from pipeline.polygons import polygonal
+from pipeline.polygons import lies_beyond, polygonal
 from pipeline.raster import Imagery, Raster
 from pipeline.review.ceiling import Ceiling, find_ceiling
 from pipeline.schema import Artifact, Grid, TileIndex, Versioned, Window
@@ -164,7 +164,10 @@ def write_findings(stem: Path, findings: geopandas.GeoDataFrame) -> None:
 def drawn_rows(
     labels: Path, grid: Grid, settings: Labels, version: Version
 ) -> tuple[geopandas.GeoDataFrame, np.ndarray]:
-    """The rows of a label file as drawn, in the image's CRS, and int64[n] places of their categories."""
+    """The rows of a label file as drawn, in the image's CRS, and int64[n] places of their categories.
+
+    Rows are numbered as in the file; those that lie wholly outside the image are another's.
+    """
     frame = read_label_file(labels)
     known = category_indices(frame, settings.label_rules(), where=labels)
     rows = row_frame(
@@ -174,7 +177,8 @@ def drawn_rows(
         file=labels.name,
         made_at=version.made_at,
     )
-    return rows, known
+    mine = ~lies_beyond(rows.geometry.values, _frame(grid))
+    return rows[mine].reset_index(drop=True), known[mine]
 
 
 def model_rows(

@@ -10,10 +10,11 @@ import shapely
 
 from pipeline.coverage import Coverage, untiled_windows
 from pipeline.evaluate import ImageScore, score_image
-from pipeline.frames import crs_to_px, reproject
+from pipeline.frames import crs_to_px, grid_lonlat_outline, reproject
 from pipeline.labels import category_indices, read_area, read_label_file
 from pipeline.metrics import ImageMetrics, MetricRules, measure_image
 from pipeline.outputs import LONLAT
+from pipeline.polygons import lies_beyond
 from pipeline.raster import Imagery, Raster
 from pipeline.schema import Grid, TileIndex, Versioned, Window
 from pipeline.seam_score import SeamScore, find_seams, score_seams
@@ -66,18 +67,19 @@ class Sides(NamedTuple):
     """The labelled ground, lon/lat; None for the whole image."""
 
 
-def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels) -> Sides:
+def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels, grid: Grid) -> Sides:
     """The published buildings and the labels they are judged by.
 
     Labels are taken as they are drawn, neither repaired nor stripped of duplicates: an empty or
-    crossed polygon is a truth that nobody can find, only rows without a geometry are none. Where the
+    crossed polygon is a truth that nobody can find, only rows without a geometry are none. A file may hold
+    those of other images: what lies wholly outside the image is no truth either. Where the
     labelled ground is given, what has no inner point on it counts on neither side.
     """
     rows = read_csv(csv, settings.names)
     frame = read_label_file(labels)
     truths = reproject(frame.geometry.values, frame.crs, LONLAT, where=labels)
     known = category_indices(frame, settings.label_rules(), where=labels)
-    drawn = ~shapely.is_missing(truths)
+    drawn = ~shapely.is_missing(truths) & ~lies_beyond(truths, grid_lonlat_outline(grid))
     truths, known = truths[drawn], known[drawn]
     judged = np.ones(len(rows.polygons_lonlat), dtype=bool)
     ground = None if area is None else read_area(area, LONLAT)
@@ -114,7 +116,7 @@ def evaluate_image(
         progress: told before each part.
     """
     progress(0.0, f"reading {csv.name} and {labels.name}")
-    sides = read_sides(csv, labels, area, settings)
+    sides = read_sides(csv, labels, area, settings, index.grid)
     progress(0.2, f"matching {int(sides.judged.sum()):,} buildings with {len(sides.truths):,} labels")
     score = score_image(
         sides.rows.polygons_lonlat[sides.judged],

@@ -100,7 +100,7 @@ def _judgement(
     """Outcome of each building, None where nobody judged, and the labels with theirs."""
     if judged is None:
         return None, _label_frame(np.empty(0, dtype=object), [], [], index.grid.crs)
-    sides = read_sides(judged.csv, judged.labels, judged.area, labels)
+    sides = read_sides(judged.csv, judged.labels, judged.area, labels, index.grid)
     score = Evaluation.model_validate_json(judged.report.read_bytes()).score
     found, labelled = outcomes(len(sides.judged), len(sides.truths), score.matches, sides.judged)
     names = [labels.names[category] if category >= 0 else UNKNOWN for category in sides.known.tolist()]

@@ -69,7 +69,7 @@ def report_image(
         rows = read_csv(csv, labels.names)
     else:
         report, label_file, area = evaluation
-        sides = read_sides(csv, label_file, area, labels)
+        sides = read_sides(csv, label_file, area, labels, grid)
         rows = sides.rows
         judgement = _judgement(Evaluation.model_validate_json(report.read_bytes()), sides, index, labels)
     confidences = rows.probabilities.max(axis=1, initial=0.0)
