@@ -99,6 +99,21 @@ def test_sizes_are_pixels_or_metres(config, size, overlap):
     assert settings.Tiling().overlap == overlap
 
 
+@pytest.mark.parametrize("name", ["Labls", "labels", "Lables", "Label", "[Labels"])
+def test_a_misspelt_section_is_refused(config, name):
+    settings.Labels()
+    config.set(name, "duplicate_iou", "0.4")
+    with pytest.raises(SettingsError, match=r"unknown section .*Did you mean \[Labels\]"):
+        settings.Labels()
+
+
+def test_sections_of_luigi_and_of_tasks_are_left_alone(config):
+    luigis = ("scheduler", "worker", "logging", "email", "resources", "task_history", "batch-notifier")
+    for name in (*luigis, "SourceLabels", "CheckLabels", "TileImage", "something"):
+        config.set(name, "key", "1")
+    settings.check_all()
+
+
 def test_insignificant_knobs_stay_out_of_the_digest(config):
     assert "device" not in settings.Training().described()
     assert "batch_size" in settings.Training().described()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import get_config
+from luigi.task_register import Register
 
 from models.errors import Mistake
 from pipeline.errors import SettingsError
@@ -35,8 +36,10 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-_READ: dict[tuple[type, Any, tuple[tuple[str, str], ...]], Any] = {}
-"""Values of sections as they were read, by command line and by what the section of luigi.cfg held."""
+_READ: dict[tuple[type, Any, tuple[str, ...], tuple[tuple[str, str], ...]], Any] = {}
+"""Values of sections as they were read, by command line, sections of luigi.cfg and what this one held."""
+_CLOSE = 0.75
+"""Likeness from which an unknown section is a misspelt one, 0 to 1; none of luigi's own is so close."""
 
 
 class Section(luigi.Config):
@@ -62,7 +65,7 @@ class Section(luigi.Config):
         """Luigi's values; read once for each state of file and command line: graphs ask a thousand times."""
         section, config = cls.get_task_family(), get_config()
         written = tuple(config.items(section, raw=True)) if section in config.sections() else ()
-        state = (cls, CmdlineParser.get_instance(), written)
+        state = (cls, CmdlineParser.get_instance(), (*config.sections(),), written)
         if args or kwargs:
             return cls._read_values(params, args, kwargs)
         if state not in _READ:
@@ -73,6 +76,7 @@ class Section(luigi.Config):
     def _read_values(cls, params, args, kwargs):
         """Luigi's values, with its errors and warnings turned into one line each."""
         section = cls.get_task_family()
+        _refuse_misspelt(section)
         _refuse_unknown_keys(section, {name for name, _ in params})
         for name, parameter in params:
             try:
@@ -142,6 +146,14 @@ class Section(luigi.Config):
 def _short(error: Exception) -> str:
     text = str(error)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _refuse_misspelt(section: str) -> None:
+    """Raises SettingsError for a section that nobody reads and that is called nearly like this one."""
+    for name in set(get_config().sections()) - set(Register.task_names()):
+        if difflib.get_close_matches(name.lower(), [section.lower()], cutoff=_CLOSE):
+            remedy = f"Did you mean [{section}]?"
+            raise SettingsError("unknown section", where="luigi.cfg", found=name, remedy=remedy)
 
 
 def _refuse_unknown_keys(section: str, known: Collection[str]) -> None:
