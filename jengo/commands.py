@@ -108,7 +108,8 @@ def add(
         Path | None, typer.Option(help="Polygons within which all buildings are drawn; else everywhere.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Folder of input/; else training with labels, test without.")
+        str | None,
+        typer.Option(help="Folder of input/; else where it lies, or training with labels, test without."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Image id instead of the file's stem.")] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
@@ -131,6 +132,8 @@ def add(
         added = add_input(workspace, image, labels, area, split=split, name=name, copy=copy)
         place = workspace.find_image(added)
         typer.echo(f"{added}: {place.relative_to(workspace.root) if place else ''}")
+        if labels and not split and place and place.parents[1].name != "training":
+            typer.echo(f"{added} lies there already: its labels lie beside it and are not learnt from")
 
 
 @app.command()

@@ -168,6 +168,19 @@ def test_what_lies_beside_an_input_comes_along_whatever_its_case(tmp_path):
     assert brought == {"a.tif", "a.TFW", "a.tifw", "a.SHP", "a.DBF"}
 
 
+def test_labels_lie_in_the_split_of_their_image(tmp_path, flights):
+    (tmp_path / "luigi.cfg").touch()
+    image, labels = str(flights / "flight_02.tif"), ("--labels", str(flights / "houses.shp"))
+    assert jengo(tmp_path, "add", image).returncode == 0
+    refused = jengo(tmp_path, "add", image, *labels, "--split", "training")
+    assert refused.returncode == 1 and "this image lies in input/test" in refused.stderr
+    done = jengo(tmp_path, "add", image, *labels)
+    assert done.returncode == 0 and "flight_02 lies there already" in done.stdout
+    assert (tmp_path / "input/test/labels/flight_02.shp").is_file() and not (
+        tmp_path / "input/training"
+    ).exists()
+
+
 def test_labels_are_checked_without_an_image_and_without_a_store(village, flights):
     before = sorted(village.rglob("*"))
     done = jengo(village, "labels", "check", str(flights / "houses.shp"))

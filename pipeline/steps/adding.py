@@ -35,16 +35,16 @@ def add_input(
         image: raster file.
         labels: vector file with the buildings drawn on the image; None where there are none.
         area: vector file with the ground on which the labels are complete; None for all of it.
-        split: folder of `input`; None: `training` for an image with labels, `test` for one without.
+        split: folder of `input`; None: where the image lies already, else `training` for an image with
+            labels, `test` for one without.
         name: image id; None: the stem of the image's file.
         copy: copies the files instead of linking them.
 
     Raises:
         SourceError: a file is missing, of no known kind, or another one has its name.
-        SettingsError: the name is not an image id.
+        SettingsError: the name is not an image id, or its image lies in another split.
     """
     image_id = _image_id(image, name)
-    split = split or ("training" if labels else "test")
     present = workspace.find_image(image_id)
     if present and not _same(present, image):
         raise SourceError(
@@ -53,6 +53,15 @@ def add_input(
             found=str(image),
             remedy="Give this one another with --name.",
         )
+    lies = present.parents[1].name if present else None
+    if lies and split and split != lies:
+        raise SettingsError(
+            f"this image lies in input/{lies}",
+            where="--split",
+            found=split,
+            remedy=f"Move it, and what belongs to it, to input/{split} first, or leave --split out.",
+        )
+    split = split or lies or ("training" if labels else "test")
     given = (("images", image, IMAGE_SUFFIXES), ("labels", labels, LABEL_SUFFIXES))
     for kind, path, suffixes in (*given, ("areas", area, LABEL_SUFFIXES)):
         if path is not None and not (kind == "images" and present):
