@@ -247,11 +247,11 @@ class Aggregation(Section):
                 found=list(self.formats),
                 remedy="The score and the page are read from the CSV: add it.",
             )
-        if unknown := set(self.score_thresholds) - set(Labels().names):
+        if strange := set(self.score_thresholds) - set(Labels().names):
             raise SettingsError(
                 "thresholds of unknown categories",
                 where="[Aggregation] score_thresholds",
-                found=sorted(unknown),
+                found=sorted(strange),
                 remedy=f"The categories are {', '.join(Labels().names)}.",
             )
         for name, value in self.score_thresholds.items():
