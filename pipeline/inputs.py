@@ -44,10 +44,25 @@ def fingerprint(path: Path | str) -> dict[str, object]:
 
 
 def named(folder: Path, stem: str, suffixes: Sequence[str]) -> list[Path]:
-    """Files of a folder that are called so, with one of these endings in whatever case, by name."""
+    """Files of a folder that are called so, with one of these endings in whatever case, by name.
+
+    Raises:
+        SourceError: one of them is a link to a file that is not there.
+    """
     names = _listed(folder)
     found = [name for suffix in suffixes for name in names.get((stem + suffix).lower(), ())]
-    return [folder / name for name in sorted(found) if Path(name).stem == stem and (folder / name).is_file()]
+    return [folder / name for name in sorted(found) if Path(name).stem == stem and _is_there(folder / name)]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file; SourceError where it is a link to none."""
+    if path.is_symlink() and not path.exists():
+        raise SourceError(
+            f"is a link to {path.resolve()}, which is not there",
+            where=path,
+            remedy="Bring the file back, or remove the link and add the file from where it is now.",
+        )
+    return path.is_file()
 
 
 def sidecars(path: Path) -> list[Path]:

@@ -248,6 +248,24 @@ def test_the_doctor_names_faults_and_remedies(tmp_path, flights):
     assert "Did you mean tile_size?" in jengo(tmp_path, "doctor").stdout
 
 
+@pytest.mark.parametrize("kind", ["images", "labels", "areas"])
+def test_a_link_whose_file_has_gone_is_a_fault(tmp_path, flights, kind):
+    (tmp_path / "luigi.cfg").touch()
+    (tmp_path / "elsewhere.gpkg").touch()
+    image, elsewhere = str(flights / "flight_02.tif"), str(tmp_path / "elsewhere.gpkg")
+    added = jengo(tmp_path, "add", image, "--labels", elsewhere, "--area", elsewhere, "--split", "test")
+    assert added.returncode == 0, added.stderr
+    (link,) = (tmp_path / "input/test" / kind).glob("flight_02.*")
+    link.unlink(), link.symlink_to("/nowhere/flight_02.tif")
+    says = f"{link}: is a link to /nowhere/flight_02.tif, which is not there"
+    done = jengo(tmp_path, "doctor")
+    assert done.returncode == 1 and done.stdout.count(says) == 1, done.stdout + done.stderr
+    if kind == "images":
+        for command in (("run", "flight_02", "--dry-run"), ("info", "flight_02"), ("add", image)):
+            done = jengo(tmp_path, *command)
+            assert (done.returncode, done.stderr.splitlines()[0][: 7 + len(says)]) == (1, f"jengo: {says}")
+
+
 def test_the_catalogue_lists_the_challenge(tmp_path):
     done = jengo(tmp_path, "catalogue")
     assert len(done.stdout.splitlines()) == 22 and "CC-BY-4.0" in done.stderr

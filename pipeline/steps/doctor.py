@@ -58,8 +58,11 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     yield from _gpu()
     faults = list(_settings())
     yield from faults
-    yield from _inputs(workspace)
-    yield from _disk(workspace)
+    unfit = list(_unfit(workspace))
+    yield from unfit
+    if not unfit:
+        yield from _inputs(workspace)
+        yield from _disk(workspace)
     if not any(finding.level == "fault" for finding in faults):
         yield from _memory()
         yield from _labels()
@@ -135,6 +138,15 @@ def _settings() -> Iterator[Finding]:
     else:
         here = "read" if Path("luigi.cfg").is_file() else "none here: the defaults count"
         yield Finding("luigi.cfg", "ok", here)
+
+
+def _unfit(workspace: Workspace) -> Iterator[Finding]:
+    """Inputs that cannot be told apart, or whose files are gone."""
+    for name in sorted({*workspace.images_everywhere(), *workspace.labels_everywhere()}):
+        try:
+            _ = workspace.find_image(name), workspace.find_labels(name), workspace.find_area(name)
+        except Mistake as error:
+            yield Finding("input", "fault", str(error))
 
 
 def _inputs(workspace: Workspace) -> Iterator[Finding]:
