@@ -53,14 +53,20 @@ def _workspace():
     return Workspace(settings.Storage().workspace)
 
 
-def _image_id(image: str) -> str:
-    """The id of an image given as an id or as a path; a path from elsewhere is linked into input/test."""
-    from pipeline.inputs import IMAGE_SUFFIXES
-    from pipeline.steps.adding import add_input
+def _image_id(image: str, link: bool) -> str:
+    """The id of an image given as an id or as a path; a path from elsewhere may be linked into input/test."""
+    from pipeline.steps.adding import add_input, input_id
 
-    if Path(image).suffix.lower() not in IMAGE_SUFFIXES:
+    if not _is_raster(image):
         return image
-    return add_input(_workspace(), Path(image))
+    return (add_input if link else input_id)(_workspace(), Path(image))
+
+
+def _is_raster(image: str) -> bool:
+    """Whether an image is given as a path."""
+    from pipeline.inputs import IMAGE_SUFFIXES
+
+    return Path(image).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _source(image: str) -> Path | str:
@@ -192,9 +198,9 @@ def run(
     from pipeline.tasks import ReportImages
 
     workspace = _workspace()
-    ids = [_image_id(image) for image in images or ()] or ReportImages().names
+    ids = [_image_id(image, link=not dry_run) for image in images or ()] or ReportImages().names
     arguments = luigi_line(task, ids, given=given or (), workers=workers, dashboard=dashboard)
-    check_images(ids, arguments)
+    check_images([name for name in images or ids if not _is_raster(name)], arguments)
     typer.echo(as_typed(arguments), err=True)
     if dry_run:
         return

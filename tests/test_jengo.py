@@ -195,6 +195,14 @@ def test_a_run_says_its_luigi_line(village):
     assert done.stderr == f"{line} --Tiling-tile-size 256 --workers 2\n"
 
 
+def test_a_dry_run_links_nothing(tmp_path, flights):
+    (tmp_path / "luigi.cfg").touch()
+    done = jengo(tmp_path, "run", str(flights / "flight_02.tif"), "--dry-run")
+    assert done.returncode == 0 and "--image-id flight_02" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"]
+    assert "no such file" in jengo(tmp_path, "run", "nowhere.tif", "--dry-run").stderr
+
+
 def test_several_images_are_one_run(village):
     shutil.rmtree(village / "output")
     done = jengo(village, "run", "--task", "ReportImage")

@@ -44,15 +44,8 @@ def add_input(
         SourceError: a file is missing, of no known kind, or another one has its name.
         SettingsError: the name is not an image id, or its image lies in another split.
     """
-    image_id = _image_id(image, name)
+    image_id = input_id(workspace, image, name)
     present = workspace.find_image(image_id)
-    if present and not _same(present, image):
-        raise SourceError(
-            "another image has this name already",
-            where=present,
-            found=str(image),
-            remedy="Give this one another with --name.",
-        )
     lies = present.parents[1].name if present else None
     if lies and split and split != lies:
         raise SettingsError(
@@ -69,6 +62,26 @@ def add_input(
     return image_id
 
 
+def input_id(workspace: Workspace, image: Path, name: str | None = None) -> str:
+    """Image id that `add_input` gives an image; nothing is changed.
+
+    Raises:
+        SourceError: the file is missing, of no known kind, or another image has its name.
+        SettingsError: the name is not an image id.
+    """
+    image_id = _image_id(image, name)
+    present = workspace.find_image(image_id)
+    if present and not _same(present, image):
+        raise SourceError(
+            "another image has this name already",
+            where=present,
+            found=str(image),
+            remedy="Give this one another with --name.",
+        )
+    _check_file(image, IMAGE_SUFFIXES)
+    return image_id
+
+
 def _image_id(image: Path, name: str | None) -> str:
     try:
         return check_image_id(name or image.stem)
@@ -77,8 +90,8 @@ def _image_id(image: Path, name: str | None) -> str:
         raise SettingsError(error.what, where=image, found=name or image.stem, remedy=remedy) from error
 
 
-def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy: bool) -> None:
-    """Links or copies a file and its sidecars into a folder under another stem."""
+def _check_file(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Raises SourceError where there is no file, or one of another kind."""
     if not path.is_file():
         raise SourceError("no such file", where=path, remedy="Check its path.")
     if path.suffix.lower() not in suffixes:
@@ -88,6 +101,11 @@ def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy:
             found=path.suffix,
             remedy=f"Save it as one of {', '.join(suffixes)}.",
         )
+
+
+def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy: bool) -> None:
+    """Links or copies a file and its sidecars into a folder under another stem."""
+    _check_file(path, suffixes)
     folder.mkdir(parents=True, exist_ok=True)
     taken = [there for there in folder.glob(f"{stem}.*") if there.suffix.lower() in suffixes]
     if any(not _same(there, path) for there in taken):
