@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from pipeline.errors import SettingsError
+from pipeline.errors import LabelError, SettingsError
 from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
 from pipeline.polygons import areas_on
 from pipeline.schema import PairIndex, Window
@@ -43,7 +43,15 @@ def split_pairs(images: Sequence[PairIndex], held_out: Collection[str], share: f
     Raises:
         SettingsError: an image to hold out is not among the training images, nothing is left to learn
             from, or `share` is outside its range.
+        LabelError: no image has a tile to learn from.
     """
+    if not any(image.pairs for image in images):
+        raise LabelError(
+            "no label lies on the ground of a training image",
+            where=", ".join(image.image_id for image in images[:5]),
+            remedy="See what `jengo labels check <image>` says: the labels may be another image's, or lie in "
+            "another CRS than their file states.",
+        )
     unknown = set(held_out) - {image.image_id for image in images}
     sides = [_split_image(image, held_out, share) for image in images]
     sides = _apart_on_ground(images, sides)

@@ -158,7 +158,8 @@ def test_tells_how_the_network_was_learnt(plain):
     page = render_report(plain)
     assert "3 epochs in 1 min 15 s" in Outline(page).words and "score 0.812" in page
     assert 'points="34,57.2 170,123.6 306,156.8"' in page
-    assert 'points="34,57.2"' in render_report(replace(plain, training=learnt(epochs=1)))
+    once = render_report(replace(plain, training=learnt(epochs=1)))
+    assert 'points="34,57.2 34,57.2"' in once and "1 epoch in" in Outline(once).words
     assert "How the network was learnt" not in render_report(replace(plain, training=None, calibration=None))
 
 
@@ -186,6 +187,9 @@ def test_without_buildings(plain):
     outline = Outline(render_report(empty(plain)))
     assert outline.open == []
     assert "No building was found in this image." in outline.words
+    unsure = replace(plain, records=[record(counts={"merged": 277, "buildings": 0})])
+    words = Outline(render_report(empty(unsure))).words
+    assert "No building was found in this image: of 277 possible ones none is as sure as" in words
 
 
 def test_without_buildings_but_with_labels(scored):

@@ -8,7 +8,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import SettingsError
+from pipeline.errors import LabelError, SettingsError
 from pipeline.frames import px_to_crs, window_box
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_by_area, split_pairs
@@ -118,6 +118,11 @@ def test_named_images_are_held_out_whole_and_neighbours_that_touch_are_learnt():
         split_pairs(images, ["d"], 0.25)
     with pytest.raises(SettingsError, match="nothing is left"):
         split_pairs(images, ["a", "b", "c"], 0.25)
+
+
+def test_labels_of_another_place_are_not_blamed_on_a_setting():
+    with pytest.raises(LabelError, match="b: no label lies on the ground of a training image.*labels check"):
+        split_pairs([index_of("b", (500, 500), TilingRules(200, 50), kept=lambda: False)], [], 0.25)
 
 
 @pytest.mark.parametrize("held_out", [["b"], []])

@@ -29,6 +29,7 @@ def suggested(frame, **rules):
 def test_a_file_that_the_settings_read_gets_no_suggestion():
     assert suggested(file_of(condition=["Complete", "ruin", None])) is None
     assert suggested(file_of(name=["a", "b"]), condition_attribute="", categories=(("hut", ()),)) is None
+    assert suggested(file_of(name=["a", "b"])[:0]) is None, "a file without rows says nothing"
 
 
 def test_the_likeliest_attribute_and_its_spellings():

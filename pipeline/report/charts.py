@@ -107,5 +107,6 @@ def reliability_line(reliability: Reliability) -> str:
 
 
 def training_line(curve: Curve, epochs: int, top: float) -> str:
-    """A training curve as an SVG polyline."""
-    return polyline([((epoch - 1) / max(1, epochs - 1), value / top) for epoch, value in curve.points])
+    """A training curve as an SVG polyline; of a single epoch a line of no length, which is drawn as a dot."""
+    points = [((epoch - 1) / max(1, epochs - 1), value / top) for epoch, value in curve.points]
+    return polyline(points if len(points) > 1 else 2 * points)

@@ -77,3 +77,8 @@ class ReportContext:
     """What made the result, in the order of the graph."""
     attribution: str = ""
     """Whom imagery and labels are owed to."""
+
+    @property
+    def merged(self) -> int:
+        """Buildings that were found, before the unsure and the small ones were left out; 0 where unknown."""
+        return next((record.counts["merged"] for record in self.records if "merged" in record.counts), 0)
