@@ -121,7 +121,7 @@ def test_named_images_are_held_out_whole_and_neighbours_that_touch_are_learnt():
 
 
 def test_labels_of_another_place_are_not_blamed_on_a_setting():
-    with pytest.raises(LabelError, match="b: no label lies on the ground of a training image.*labels check"):
+    with pytest.raises(LabelError, match=r"b: no label lies on the ground of a training image.*labels check"):
         split_pairs([index_of("b", (500, 500), TilingRules(200, 50), kept=lambda: False)], [], 0.25)
 
 

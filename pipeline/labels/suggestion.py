@@ -23,7 +23,7 @@ def suggest_settings(frame: gpd.GeoDataFrame, rules: LabelRules) -> str:
         rules: the settings as they are.
     """
     attribute = rules.condition_attribute
-    if frame.empty or not attribute and len(rules.categories) == 1:
+    if frame.empty or (not attribute and len(rules.categories) == 1):
         return ""
     if attribute not in frame.columns:
         attribute = next(iter(condition_attributes(frame)), "")
