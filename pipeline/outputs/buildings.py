@@ -47,7 +47,7 @@ class Building(Artifact):
     model: str
     """Name and weights digest of the network."""
     timestamp: str
-    """When the image was taken, ISO 8601 in UTC."""
+    """When the image was taken or, where it does not say, its file last changed; ISO 8601 in UTC."""
 
 
 def building_columns(categories: Sequence[str]) -> tuple[str, ...]:
