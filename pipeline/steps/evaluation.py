@@ -16,7 +16,7 @@ from pipeline.metrics import ImageMetrics, MetricRules, measure_image
 from pipeline.outputs import LONLAT
 from pipeline.polygons import lies_beyond
 from pipeline.raster import Imagery, Raster
-from pipeline.schema import Grid, TileIndex, Versioned, Window
+from pipeline.schema import EVALUATION_VERSION, Grid, TileIndex, Versioned, Window
 from pipeline.seam_score import SeamScore, find_seams, score_seams
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
@@ -26,6 +26,7 @@ from pipeline.submission import Rows, read_csv
 class Evaluation(Versioned):
     """The metric of one image and what it was computed from (`<image_id>.report.json`)."""
 
+    schema_version: int = EVALUATION_VERSION
     image_id: str
     proposals: int
     """Buildings of the CSV that count: all, or those on labelled ground."""

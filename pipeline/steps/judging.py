@@ -14,6 +14,7 @@ import shapely
 from pipeline.evaluate import ImageScore, pool, score_image
 from pipeline.frames import crs_to_px, px_to_crs, reproject, window_boxes
 from pipeline.labels import category_indices, read_label_file
+from pipeline.polygons import lies_beyond
 from pipeline.review.ensemble import ModelBuildings, fuse_models
 from pipeline.review.proposals import pixels_of
 from pipeline.schema import Grid, Window
@@ -58,6 +59,8 @@ def _score(rows: geopandas.GeoDataFrame, truth: Truth, settings: Labels) -> Imag
     placed = reproject(frame.geometry.values[drawn], frame.crs, truth.grid.crs, where=truth.labels)
     polygons, probabilities = pixels_of(rows, truth.grid), probabilities_of(rows, settings.names)
     labels, known = crs_to_px(placed, truth.grid.transform), known[drawn]
+    shown = ~lies_beyond(labels, shapely.box(0, 0, truth.grid.width, truth.grid.height))
+    labels, known = labels[shown], known[shown]
     if truth.ground:
         ground = shapely.union_all(window_boxes(truth.ground))
         mine, theirs = (shapely.intersects(ground, shapely.centroid(side)) for side in (polygons, labels))

@@ -15,6 +15,7 @@ from pipeline.catalogue import read_catalogue
 from pipeline.errors import SourceError
 from pipeline.metrics import MetricRules
 from pipeline.raster import Imagery
+from pipeline.schema import EVALUATION_VERSION
 from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.submission import check_names, submit
@@ -127,6 +128,11 @@ class EvaluateImage(JudgedImage):
     def report(self) -> Path:
         """The published metric."""
         return self.workspace.output / f"{self.image_id}.report.json"
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Tiles, buildings and labels; and the version of the score, which no older reader knows."""
+        return dict(super().inputs) | {"schema_version": str(EVALUATION_VERSION)}
 
     def output(self) -> PublishedTarget:
         """The published metric."""
