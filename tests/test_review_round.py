@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pyogrio
 import pytest
@@ -19,7 +20,7 @@ from test_review import edit as edit_with
 
 from models.weights import weights_digest
 from pipeline import settings
-from pipeline.frames import window_box
+from pipeline.frames import px_to_crs, window_box
 from pipeline.review.corrected import read_marks
 from pipeline.review.qgis import write_qgis
 from pipeline.review.records import Round
@@ -28,8 +29,9 @@ from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
 from pipeline.steps import silent
 from pipeline.steps.importing import Imported, import_round
+from pipeline.steps.judging import Truth, score_versions
 from pipeline.stores.opening import open_versions
-from pipeline.stores.versions import Version
+from pipeline.stores.versions import Version, row_frame
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
 
@@ -416,3 +418,15 @@ def test_labels_of_a_version_that_an_import_kept_and_never_wrote_are_written(ret
         path.write_bytes(content)
     returns.take_in()
     assert returns.labels() == {"a": 1}
+
+
+def test_networks_are_judged_by_the_labels_that_the_image_shows(tmp_path):
+    house, far = shapely.box(100, 100, 160, 150), shapely.box(5000, 100, 5060, 150)
+    store, version = open_versions("", tmp_path / "versions"), Version("found", "model", "found", 1, "now")
+    places = px_to_crs(np.array([house, far], dtype=object), GRID.transform)
+    scores = [json.dumps({"foundation": 0.1, "unfinished": 0.1, "completed": 0.8})]
+    store.add("a", version, row_frame(places[:1], GRID.crs, category="completed", score=0.8, scores=scores))
+    labels = tmp_path / "labels.geojson"
+    geopandas.GeoDataFrame({"condition": ["Complete"] * 2}, geometry=places, crs=GRID.crs).to_file(labels)
+    scored = score_versions({"a": "found"}, {"a": Truth(GRID, labels, [])}, store, settings.Labels())
+    assert scored["all_f1"] == 1.0
