@@ -177,6 +177,11 @@ def grid_lonlat_outline(grid: Grid) -> shapely.Polygon:
     return reproject(px_to_crs([frame], grid.transform), grid.crs, LONLAT)[0]
 
 
+def footprint(grid: Grid) -> shapely.Polygon:
+    """The image's outline in its CRS."""
+    return px_to_crs([shapely.box(0, 0, grid.width, grid.height)], grid.transform)[0]
+
+
 def window_box(window: Window | Sequence[int]) -> shapely.Polygon:
     """The window's rectangle in image pixels."""
     col_off, row_off, width, height = window

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from pipeline.frames import window_box, window_boxes
+from pipeline.frames import window_boxes
 from pipeline.matching import overlapping_pairs
 from pipeline.schema import Window
 
@@ -136,6 +136,6 @@ def committee_doubts(
         others: object[m], what the other found.
     """
     doubts = scores * differences(polygons, others, COMMITTEE_IOU)
-    boxes = np.array([window_box(window) for window in windows], dtype=object)
+    boxes = window_boxes(windows)
     building, tile = shapely.STRtree(boxes).query(shapely.centroid(polygons), predicate="intersects")
     return np.bincount(tile, doubts[building], minlength=len(windows)).astype(np.float64)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipeline.checks import RULES, CheckRules
 from pipeline.errors import LabelError
-from pipeline.frames import px_to_crs, reproject, window_box
+from pipeline.frames import footprint, px_to_crs, reproject
 from pipeline.labels import category_indices, clean_labels, read_area, read_label_file
 from pipeline.outputs import LONLAT
 from pipeline.polygons import lies_beyond, polygonal
@@ -113,10 +113,9 @@ def check_labels(
     counts = findings["rule"].value_counts()
     shifted = shift.counts(limits)
     progress(0.8, "scoring a perfect network")
-    footprint = _frame(grid)
     ground = read_area(area, grid.crs) if area else None
     clean, _ = clean_labels(
-        read_label_file(labels), grid.crs, footprint, settings.label_rules(), ground, where=labels
+        read_label_file(labels), grid.crs, footprint(grid), settings.label_rules(), ground, where=labels
     )
     places = {name: place for place, name in enumerate(settings.names)}
     ceiling = find_ceiling(
@@ -177,7 +176,7 @@ def drawn_rows(
         file=labels.name,
         made_at=version.made_at,
     )
-    mine = ~lies_beyond(rows.geometry.values, _frame(grid))
+    mine = ~lies_beyond(rows.geometry.values, footprint(grid))
     return rows[mine].reset_index(drop=True), known[mine]
 
 
@@ -209,7 +208,7 @@ def find_grounds(index: TileIndex, source: Path | str, imagery: Imagery) -> Grou
     valid = None
     if valid_px is not None:
         valid = polygonal(shapely.make_valid(px_to_crs([valid_px], grid.transform)))[0]
-    return Grounds(_frame(grid), valid)
+    return Grounds(footprint(grid), valid)
 
 
 def units_per_m(grid: Grid) -> float:
@@ -221,10 +220,6 @@ def units_per_m(grid: Grid) -> float:
 def now() -> str:
     """This moment, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _frame(grid: Grid) -> shapely.Polygon:
-    return px_to_crs([window_box(Window(0, 0, grid.width, grid.height))], grid.transform)[0]
 
 
 def _placed(geometries: np.ndarray, crs: object, grid_crs: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from pipeline.frames import crs_to_px, grid_lonlat_bounds, px_to_crs, reproject, window_boxes
+from pipeline.frames import crs_to_px, footprint, grid_lonlat_bounds, px_to_crs, reproject, window_boxes
 from pipeline.inputs import URL_PREFIXES
 from pipeline.outputs import LONLAT
 from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
@@ -83,8 +83,7 @@ def export_image(
     write_gpkg(
         stem.with_name(f"{stem.name}.gpkg"), read_parts(table), names, grid.crs, layers, layer_styles(names)
     )
-    corners = px_to_crs([shapely.box(0, 0, grid.width, grid.height)], grid.transform)
-    west, south, east, north = shapely.total_bounds(corners).tolist()
+    west, south, east, north = shapely.bounds(footprint(grid)).tolist()
     image = ProjectImage(_project_source(source, output), grid.crs, (west, south, east, north))
     text = project(f"Buildings in {index.image_id}", f"{index.image_id}.gpkg", names, image)
     stem.with_name(f"{stem.name}.qgs").write_text(text, encoding="utf-8")
@@ -243,12 +242,12 @@ def _item(
     published = {f"buildings_{name}": f"{stem}.{name}" for name in formats}
     # Map tiles are no file where there is no building.
     assets |= {name: file for name, file in published.items() if (output / file).exists()}
-    footprint = shapely.box(*(round(value, 8) for value in grid_lonlat_bounds(index.grid)))
+    covered = shapely.box(*(round(value, 8) for value in grid_lonlat_bounds(index.grid)))
     told = {name: count for name, count in counts.items() if name != "review"}
     grid = index.grid
     return stac_item(
         stem,
-        footprint,
+        covered,
         grid.observed,
         grid.ground_m_per_px[0],
         grid.crs,

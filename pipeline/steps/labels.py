@@ -8,7 +8,7 @@ from pathlib import Path
 import geopandas
 import shapely
 
-from pipeline.frames import px_to_crs, window_box
+from pipeline.frames import footprint
 from pipeline.labels import (
     LabelReport,
     LabelRules,
@@ -18,7 +18,7 @@ from pipeline.labels import (
     suggest_settings,
 )
 from pipeline.raster import Imagery, read_grid
-from pipeline.schema import Grid, Window
+from pipeline.schema import Grid
 from pipeline.steps import Progress, silent
 
 
@@ -30,7 +30,7 @@ def load_labels(
     frame = read_label_file(labels)
     progress(0.2, f"cleaning {len(frame):,} rows")
     ground = read_area(area, grid.crs) if area else None
-    cleaned, report = clean_labels(frame, grid.crs, _footprint(grid), rules, ground, where=labels)
+    cleaned, report = clean_labels(frame, grid.crs, footprint(grid), rules, ground, where=labels)
     progress(0.7, f"storing {len(cleaned):,} labels")
     return cleaned, report
 
@@ -58,18 +58,13 @@ def check_labels(
     frame = read_label_file(labels)
     if source is not None:
         grid = read_grid(source, imagery)
-        crs, footprint = grid.crs, _footprint(grid)
+        crs, outline = grid.crs, footprint(grid)
     else:
         crs = frame.crs if frame.crs.is_projected else frame.estimate_utm_crs()
-        footprint = shapely.box(*frame.to_crs(crs).total_bounds)
+        outline = shapely.box(*frame.to_crs(crs).total_bounds)
     wanted = suggest_settings(frame, rules)
     if rules.condition_attribute not in frame.columns:
         rules = dataclasses.replace(rules, condition_attribute="")
     ground = read_area(area, crs) if area else None
-    _, report = clean_labels(frame, crs, footprint, rules, ground, where=labels)
+    _, report = clean_labels(frame, crs, outline, rules, ground, where=labels)
     return report, wanted
-
-
-def _footprint(grid: Grid) -> shapely.Polygon:
-    """The image's outline in its CRS."""
-    return px_to_crs([window_box(Window(0, 0, grid.width, grid.height))], grid.transform)[0]
