@@ -16,6 +16,7 @@ from pipeline import evaluate, schema, settings
 from pipeline.bootstrap import Estimate
 from pipeline.calibration import Calibration
 from pipeline.coverage import Coverage
+from pipeline.edge import EdgeCounts
 from pipeline.metrics import AveragePrecision, BoundaryQuality, Confusion, ImageMetrics, SizeClass
 from pipeline.outputs import Building
 from pipeline.review.ceiling import Ceiling
@@ -79,6 +80,7 @@ def artifacts_page() -> str:
         Reliability: "",
         Building: "output/<image>.geojson, .gpkg, .parquet, .fgb, .shp, .pmtiles, .mbtiles: a building",
         Evaluation: "output/<image>.report.json",
+        EdgeCounts: "",
         evaluate.ImageScore: "",
         evaluate.Counts: "",
         evaluate.Matches: "",

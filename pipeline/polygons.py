@@ -79,20 +79,6 @@ def polygonal(geometries: np.ndarray) -> np.ndarray:
     return clean
 
 
-def lies_beyond(geometries: np.ndarray, outline: shapely.Polygon) -> np.ndarray:
-    """bool[n], which geometries lie wholly outside of a polygon; None and what is empty lie nowhere.
-
-    Args:
-        geometries: object[n] of any geometry or None; of an invalid one its box counts.
-        outline: valid.
-    """
-    placed = np.asarray(geometries, dtype=object).copy()
-    crossed = ~shapely.is_valid(placed)
-    placed[crossed] = shapely.envelope(placed[crossed])
-    shapely.prepare(outline)
-    return shapely.disjoint(outline, placed) & ~shapely.is_empty(placed)
-
-
 def clip_to_frame(
     polygons: np.ndarray, frame: tuple[float, float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:

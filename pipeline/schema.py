@@ -15,8 +15,8 @@ SCHEMA_VERSION = 1
 """Raised whenever an artifact changes in a way that an older reader would misread."""
 DETECTIONS_VERSION = 2
 """The same of per-tile detections, which others than this project may write."""
-EVALUATION_VERSION = 2
-"""The same of scores, whose matches count the labels that the image shows."""
+EVALUATION_VERSION = 3
+"""The same of scores, whose labels are cut to the image."""
 
 MergeStatus = Literal["single", "duplicate", "stitched", "fragment"]
 """single: seen by one tile; duplicate: seen whole by one tile, and others agree; stitched: put together

@@ -135,13 +135,37 @@ def test_ceiling_counts_every_fault_of_the_labels():
     drawn = np.array([*squares, shapely.box(1, 0, 11, 10), crossed, None], dtype=object)
     known = np.array([0, 0, 1, 1, 2, -1, 1, 0, 2])
     conditions = np.array([-1, 0, 1, 1, 2, -1])  # drawn twice with two conditions: unknown
-    ceiling = find_ceiling(drawn, known, squares, conditions, CATEGORIES, None)
+    ceiling = find_ceiling(
+        drawn, known, squares, conditions, CATEGORIES, None, shapely.box(-50, -50, 250, 50)
+    )
     assert ceiling.labels == 8
     # Drawn twice and crossed: six of eight can be found, by six buildings.
     assert ceiling.perfect.all_f1 == pytest.approx(2 * 6 / (6 + 8))
     assert ceiling.copied.all_f1 == pytest.approx(2 * 7 / (7 + 8))
     exact = score_image(squares[:5], np.eye(3)[known[:5]], squares[:5], known[:5], CATEGORIES)
     assert exact.mean_f1 == 1.0
+
+
+def test_a_perfect_network_draws_no_further_than_the_image():
+    labels = np.array([shapely.box(x, 0, x + 10, 10) for x in (-5, 20, 97, 150)], dtype=object)
+    known = np.array([0, 0, 0, 0])
+    ceiling = find_ceiling(labels, known, labels, known, CATEGORIES, (-1.0, 0.0), shapely.box(0, 0, 99, 10))
+    assert (ceiling.labels, ceiling.perfect.all_f1, ceiling.copied.all_f1) == (2, 1.0, 1.0)
+    assert ceiling.on_the_ground.all_f1 == 1.0
+
+
+def test_labels_that_reach_beyond_the_image_are_counted(scene, tmp_path):
+    folder, index = scene
+    width = index.grid.width
+    beyond = [shapely.box(width - 10, 5, width + 10, 15), shapely.box(width + 50, 5, width + 60, 15)]
+    frame = read_label_file(folder / "a.geojson")
+    places = reproject(px_to_crs(beyond, index.grid.transform), index.grid.crs, frame.crs)
+    more = frame.iloc[:2].set_geometry(list(places), crs=frame.crs)
+    pd.concat([frame, more]).to_file(folder / "beyond.geojson", driver="GeoJSON")
+    (report, _), _ = check(scene, tmp_path, "beyond.geojson")
+    assert report.edge.model_dump() == {"outside_image": 1, "barely_shown": 0, "cut": 1}
+    assert report.rows == len(frame) + 1 == report.ceiling.labels
+    assert "1 cut to the image" in report.table()
 
 
 def test_networks_are_fused_and_keep_their_tags():

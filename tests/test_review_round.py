@@ -430,3 +430,17 @@ def test_networks_are_judged_by_the_labels_that_the_image_shows(tmp_path):
     geopandas.GeoDataFrame({"condition": ["Complete"] * 2}, geometry=places, crs=GRID.crs).to_file(labels)
     scored = score_versions({"a": "found"}, {"a": Truth(GRID, labels, [])}, store, settings.Labels())
     assert scored["all_f1"] == 1.0
+
+
+def test_networks_are_judged_by_what_the_image_shows_of_a_label(tmp_path):
+    store, version = open_versions("", tmp_path / "versions"), Version("found", "model", "found", 1, "now")
+    drawn = np.array([shapely.box(-60, 100, 60, 150), shapely.box(1990, 100, 2060, 150)], dtype=object)
+    seen = shapely.intersection(drawn, shapely.box(0, 0, GRID.width, GRID.height))
+    scores = [json.dumps({"foundation": 0.1, "unfinished": 0.1, "completed": 0.8})] * 2
+    buildings = px_to_crs(seen, GRID.transform)
+    store.add("a", version, row_frame(buildings, GRID.crs, category="completed", score=0.8, scores=scores))
+    labels = tmp_path / "labels.geojson"
+    places = px_to_crs(drawn, GRID.transform)
+    geopandas.GeoDataFrame({"condition": ["Complete"] * 2}, geometry=places, crs=GRID.crs).to_file(labels)
+    scored = score_versions({"a": "found"}, {"a": Truth(GRID, labels, [])}, store, settings.Labels())
+    assert scored["all_f1"] == 1.0, "of the second it shows a seventh, which counts on neither side"

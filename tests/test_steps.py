@@ -132,6 +132,23 @@ def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_pa
     assert "mean F1" in there.table() and "no seams" in there.table()
 
 
+def test_scoring_takes_labels_as_far_as_the_image_shows_them(tmp_path, image, index):
+    # The image is 500 px wide: it shows half of the first, a fifth of the third, nothing of the fourth.
+    boxes = [on_ground(-40, 20, 80, 40), on_ground(100, 20, 40, 40)]
+    boxes += [on_ground(490, 20, 50, 40), on_ground(600, 20, 40, 40)]
+    labels = labels_file(tmp_path / "l.geojson", boxes, ["Complete"] * 4)
+    csv = published(
+        tmp_path / "a.csv", [(0, 20, 40, 40), (100, 20, 40, 40), (490, 20, 10, 40), (300, 20, 9, 9)]
+    )
+    report = evaluate_image(index, image, Imagery(), csv, labels, None, Labels(), MetricRules())
+    assert (report.proposals, report.truths) == (3, 2), "what nobody is asked to find is no false alarm"
+    counts = report.score.all_buildings
+    assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (2, 1, 0)
+    assert min(pair.iou for pair in report.score.matches.pairs) > 0.999
+    assert report.edge.model_dump() == {"outside_image": 1, "barely_shown": 1, "cut": 1}
+    assert "1 outside the image and left out" in report.table() and "1 cut to the image" in report.table()
+
+
 def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
     # Tiles begin at 0, 150 and 300 px across, 0 and 100 down: the zone is 150 to 200, 300 to 350; 100 to 200.
     whole, halves, alone, low = (10, 10, 60, 60), (160, 20, 30, 40), (210, 20, 40, 40), (20, 220, 40, 40)

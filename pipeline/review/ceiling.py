@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import shapely
 
+from pipeline.edge import cut_to_image
 from pipeline.evaluate import Score, score_image
 from pipeline.schema import Artifact
 
@@ -21,7 +22,7 @@ class Ceiling(Artifact):
     """The metric of networks that make no mistakes, by what they are taken to know."""
 
     labels: int
-    """As drawn; rows without a geometry are none."""
+    """As drawn, cut to the image; rows without a geometry are none, nor what hardly reaches into it."""
     copied: Score
     """Of every valid label handed back as it was drawn, duplicates included: nothing scores higher."""
     perfect: Score
@@ -42,6 +43,7 @@ def find_ceiling(
     building_categories: np.ndarray,
     categories: Sequence[str],
     shift: tuple[float, float] | None,
+    outline: shapely.Polygon,
 ) -> Ceiling:
     """The ceiling of one image's labels.
 
@@ -52,12 +54,17 @@ def find_ceiling(
         building_categories: int64[n], as `drawn_categories`.
         categories: the k names.
         shift: the way from the labels to the buildings on the image, same frame; None for none.
+        outline: of the image, same frame: neither labels nor maps reach beyond it.
     """
     there = ~shapely.is_missing(drawn)
-    truths, known = drawn[there], drawn_categories[there]
+    labels = cut_to_image(drawn[there], outline)
+    truths, known = labels.polygons[labels.asked], drawn_categories[there][labels.asked]
 
     def score(polygons: np.ndarray, chosen: np.ndarray) -> Score:
-        found = score_image(polygons, _certain(chosen, len(categories)), truths, known, categories)
+        shown = cut_to_image(polygons, outline)
+        judged = shown.asked & ~labels.excuses(shown.polygons)
+        certain = _certain(chosen[judged], len(categories))
+        found = score_image(shown.polygons[judged], certain, truths, known, categories)
         return Score.of(found.categories, found.all_buildings)
 
     valid = shapely.is_valid(truths) & (np.nan_to_num(shapely.area(truths)) > 0)

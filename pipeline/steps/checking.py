@@ -14,11 +14,12 @@ import shapely
 from pydantic import Field
 
 from pipeline.checks import RULES, CheckRules
+from pipeline.edge import EdgeCounts, cut_to_image
 from pipeline.errors import LabelError
 from pipeline.frames import footprint, px_to_crs, reproject
 from pipeline.labels import category_indices, clean_labels, read_area, read_label_file
 from pipeline.outputs import LONLAT
-from pipeline.polygons import lies_beyond, polygonal
+from pipeline.polygons import polygonal
 from pipeline.raster import Imagery, Raster
 from pipeline.review.ceiling import Ceiling, find_ceiling
 from pipeline.schema import Artifact, Grid, TileIndex, Versioned, Window
@@ -53,6 +54,9 @@ class LabelCheck(Versioned):
     against: str
     """The buildings they were compared with, as the version store keeps them."""
     rows: int
+    """Labels, but those wholly outside the image."""
+    edge: EdgeCounts
+    """Labels that the image does not show whole; the best metric is without those left out."""
     findings: dict[str, int] = Field(description="By rule")
     """Findings by rule, see `pipeline.checks.RULES`."""
     shift: LabelShift
@@ -68,6 +72,8 @@ class LabelCheck(Versioned):
                 f"         shifted: move them {self.shift.east_m:+.2f} m east, {self.shift.north_m:+.2f} m "
                 f"north ({self.shift.labels} labels agree, {self.shift.support:.0%})"
             )
+        if self.edge.sentence:
+            lines.append(f"         {self.edge.sentence}")
         best = self.ceiling.best
         lines.append(f"         a perfect network scores mean F1 {best.mean_f1:.3f}, all {best.all_f1:.3f}")
         return "\n".join(lines)
@@ -103,7 +109,7 @@ def check_labels(
     """
     grid = index.grid
     progress(0.0, f"reading {labels.name}")
-    drawn, known = drawn_rows(labels, grid, settings, version)
+    drawn, known, edge = drawn_rows(labels, grid, settings, version)
     store.add(index.image_id, version, drawn)
     limits = rules.limits(units_per_m(grid))
     progress(0.2, "looking where the image shows nothing")
@@ -125,6 +131,7 @@ def check_labels(
         np.array([places.get(name, -1) for name in clean["category"]], dtype=np.int64),
         settings.names,
         (shift.dx, shift.dy) if shifted else None,
+        footprint(grid),
     )
     metre = units_per_m(grid)
     check = LabelCheck(
@@ -132,6 +139,7 @@ def check_labels(
         version=version.name,
         against=against,
         rows=len(drawn),
+        edge=edge,
         findings={rule: int(counts[rule]) for rule in RULES if rule in counts},
         shift=LabelShift(
             east_m=shift.dx / metre,
@@ -162,10 +170,11 @@ def write_findings(stem: Path, findings: geopandas.GeoDataFrame) -> None:
 
 def drawn_rows(
     labels: Path, grid: Grid, settings: Labels, version: Version
-) -> tuple[geopandas.GeoDataFrame, np.ndarray]:
+) -> tuple[geopandas.GeoDataFrame, np.ndarray, EdgeCounts]:
     """The rows of a label file as drawn, in the image's CRS, and int64[n] places of their categories.
 
-    Rows are numbered as in the file; those that lie wholly outside the image are another's.
+    Rows are numbered as in the file; those that lie wholly outside the image are another's, and counted with
+    those that it does not show whole.
     """
     frame = read_label_file(labels)
     known = category_indices(frame, settings.label_rules(), where=labels)
@@ -176,8 +185,9 @@ def drawn_rows(
         file=labels.name,
         made_at=version.made_at,
     )
-    mine = ~lies_beyond(rows.geometry.values, footprint(grid))
-    return rows[mine].reset_index(drop=True), known[mine]
+    shown = cut_to_image(rows.geometry.values, footprint(grid))
+    mine = shown.shares > 0
+    return rows[mine].reset_index(drop=True), known[mine], shown.counts
 
 
 def model_rows(

@@ -9,12 +9,12 @@ import numpy as np
 import shapely
 
 from pipeline.coverage import Coverage, untiled_windows
+from pipeline.edge import EdgeCounts, cut_to_image
 from pipeline.evaluate import ImageScore, score_image
 from pipeline.frames import crs_to_px, grid_lonlat_outline, reproject
 from pipeline.labels import category_indices, read_area, read_label_file
 from pipeline.metrics import ImageMetrics, MetricRules, measure_image
 from pipeline.outputs import LONLAT
-from pipeline.polygons import lies_beyond
 from pipeline.raster import Imagery, Raster
 from pipeline.schema import EVALUATION_VERSION, Grid, TileIndex, Versioned, Window
 from pipeline.seam_score import SeamScore, find_seams, score_seams
@@ -29,9 +29,11 @@ class Evaluation(Versioned):
     schema_version: int = EVALUATION_VERSION
     image_id: str
     proposals: int
-    """Buildings of the CSV that count: all, or those on labelled ground."""
+    """Buildings of the CSV that count: all or those on labelled ground, but none on labels left out."""
     truths: int
     """Labels that count, invalid ones and those of unknown condition included."""
+    edge: EdgeCounts
+    """Labels that the image does not show whole, on labelled ground or not."""
     score: ImageScore
     seams: SeamScore | None = None
     """All buildings near the seams and away from them; None in reports older than this part."""
@@ -50,7 +52,8 @@ class Evaluation(Versioned):
             counts = f"{row.true_positives:>7}{row.false_positives:>7}{row.false_negatives:>7}"
             lines.append(f"{name:<16}{row.f1:>7.3f}{row.precision:>11.3f}{row.recall:>8.3f}{counts}")
         lines.append(f"{'mean F1':<16}{self.score.mean_f1:>7.3f}")
-        return "\n".join([*lines, *(part.sentence for part in (self.seams, self.coverage) if part)])
+        sentences = [part.sentence for part in (self.edge, self.seams, self.coverage) if part]
+        return "\n".join([*lines, *filter(None, sentences)])
 
 
 class Sides(NamedTuple):
@@ -61,35 +64,39 @@ class Sides(NamedTuple):
     judged: np.ndarray
     """bool[n], which of them count."""
     truths: np.ndarray
-    """object[m], lon/lat: the labels that count."""
+    """object[m], lon/lat: the labels that count, cut to the image."""
     known: np.ndarray
     """int64[m], their categories by index, -1 where unknown."""
     ground: shapely.Geometry | None
     """The labelled ground, lon/lat; None for the whole image."""
+    edge: EdgeCounts
+    """Labels that the image does not show whole."""
 
 
 def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels, grid: Grid) -> Sides:
     """The published buildings and the labels they are judged by.
 
     Labels are taken as they are drawn, neither repaired nor stripped of duplicates: an empty or
-    crossed polygon is a truth that nobody can find, only rows without a geometry are none. A file may hold
-    those of other images: what lies wholly outside the image is no truth either. Where the
+    crossed polygon is a truth that nobody can find, only rows without a geometry are none. What reaches
+    beyond the image is cut to it, as the buildings are; of what hardly reaches into it, found or not, neither
+    side counts anything. A file may hold the labels of other images: those are no truths. Where the
     labelled ground is given, what has no inner point on it counts on neither side.
     """
     rows = read_csv(csv, settings.names)
     frame = read_label_file(labels)
     truths = reproject(frame.geometry.values, frame.crs, LONLAT, where=labels)
     known = category_indices(frame, settings.label_rules(), where=labels)
-    drawn = ~shapely.is_missing(truths) & ~lies_beyond(truths, grid_lonlat_outline(grid))
-    truths, known = truths[drawn], known[drawn]
-    judged = np.ones(len(rows.polygons_lonlat), dtype=bool)
+    drawn = ~shapely.is_missing(truths)
+    shown = cut_to_image(truths[drawn], grid_lonlat_outline(grid))
+    truths, known = shown.polygons[shown.asked], known[drawn][shown.asked]
+    judged = ~shown.excuses(rows.polygons_lonlat)
     ground = None if area is None else read_area(area, LONLAT)
     if ground is not None:
         shapely.prepare(ground)
         counted = shapely.intersects(ground, shapely.point_on_surface(truths))
         truths, known = truths[counted], known[counted]
-        judged = shapely.intersects(ground, shapely.point_on_surface(rows.polygons_lonlat))
-    return Sides(rows, judged, truths, known, ground)
+        judged &= shapely.intersects(ground, shapely.point_on_surface(rows.polygons_lonlat))
+    return Sides(rows, judged, truths, known, ground, shown.counts)
 
 
 def evaluate_image(
@@ -135,6 +142,7 @@ def evaluate_image(
         image_id=index.image_id,
         proposals=int(sides.judged.sum()),
         truths=len(sides.truths),
+        edge=sides.edge,
         score=score,
         seams=seams,
         coverage=coverage,

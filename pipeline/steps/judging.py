@@ -11,10 +11,10 @@ import geopandas
 import numpy as np
 import shapely
 
+from pipeline.edge import cut_to_image
 from pipeline.evaluate import ImageScore, pool, score_image
-from pipeline.frames import crs_to_px, px_to_crs, reproject, window_boxes
+from pipeline.frames import crs_to_px, px_to_crs, reproject, window_box, window_boxes
 from pipeline.labels import category_indices, read_label_file
-from pipeline.polygons import lies_beyond
 from pipeline.review.ensemble import ModelBuildings, fuse_models
 from pipeline.review.proposals import pixels_of
 from pipeline.schema import Grid, Window
@@ -58,9 +58,11 @@ def _score(rows: geopandas.GeoDataFrame, truth: Truth, settings: Labels) -> Imag
     drawn = ~shapely.is_missing(frame.geometry.values)
     placed = reproject(frame.geometry.values[drawn], frame.crs, truth.grid.crs, where=truth.labels)
     polygons, probabilities = pixels_of(rows, truth.grid), probabilities_of(rows, settings.names)
-    labels, known = crs_to_px(placed, truth.grid.transform), known[drawn]
-    shown = ~lies_beyond(labels, shapely.box(0, 0, truth.grid.width, truth.grid.height))
-    labels, known = labels[shown], known[shown]
+    image = window_box((0, 0, truth.grid.width, truth.grid.height))
+    shown = cut_to_image(crs_to_px(placed, truth.grid.transform), image)
+    labels, known = shown.polygons[shown.asked], known[drawn][shown.asked]
+    judged = ~shown.excuses(polygons)
+    polygons, probabilities = polygons[judged], probabilities[judged]
     if truth.ground:
         ground = shapely.union_all(window_boxes(truth.ground))
         mine, theirs = (shapely.intersects(ground, shapely.centroid(side)) for side in (polygons, labels))

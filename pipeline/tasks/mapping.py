@@ -118,6 +118,11 @@ class JudgedImage(ImageStep):
         """Tiles, buildings and labels."""
         return [self.tiles, self.buildings, self.labels]
 
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """All three; and the version of the score, which no older reader knows."""
+        return dict(super().inputs) | {"schema_version": str(EVALUATION_VERSION)}
+
 
 class EvaluateImage(JudgedImage):
     """`<image_id>.report.json`: the challenge's metric of the published CSV, everywhere and at the seams."""
@@ -128,11 +133,6 @@ class EvaluateImage(JudgedImage):
     def report(self) -> Path:
         """The published metric."""
         return self.workspace.output / f"{self.image_id}.report.json"
-
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """Tiles, buildings and labels; and the version of the score, which no older reader knows."""
-        return dict(super().inputs) | {"schema_version": str(EVALUATION_VERSION)}
 
     def output(self) -> PublishedTarget:
         """The published metric."""
