@@ -23,6 +23,9 @@ MergeStatus = Literal["single", "duplicate", "stitched", "fragment"]
 from parts no tile saw whole; fragment: cut by a tile's edge without a counterpart beyond it."""
 
 
+DateSource = Literal["image", "file", "nobody"]
+"""Who says when an image was taken; see `Grid.observed_by`."""
+
 RegularizeStatus = Literal["right_angles", "circle", "raw_irregular", "raw_crowded", "raw"]
 """right_angles, circle: the published outline is regular; raw_irregular: no regular outline is close enough
 to the one found, which is published; raw_crowded: one is, but would overlap a neighbour; raw: regularising
@@ -86,6 +89,17 @@ class Grid(Artifact):
     observed: str
     """When the imagery was taken (its TIFFTAG_DATETIME), else the file's modification time;
     ISO 8601 in UTC. The `timestamp` of every building found in it."""
+    observed_by: DateSource = "nobody"
+    """Who says so: the `image` itself, or its `file` by its last change, so that it was taken no later. Or
+    `nobody`, as of images whose tiles are older than this field."""
+
+    @property
+    def date(self) -> str:
+        """When the imagery was taken, in words that claim no more than is known."""
+        if self.observed_by == "nobody":
+            return "unknown"
+        known = self.observed_by == "image"
+        return f"taken {self.observed}" if known else f"unknown; its file last changed {self.observed}"
 
 
 class Tile(Artifact):

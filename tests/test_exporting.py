@@ -169,6 +169,25 @@ def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
         pystac.validation.validate_dict(content)
 
 
+@pytest.mark.parametrize("source", ["image", "file", "nobody"])
+def test_the_stac_item_claims_no_date_that_the_image_does_not_tell(village, source):
+    root, image, index, detections = village
+    date = "2018-04-30T09:12:00Z"
+    grid = index.grid.model_copy(update={"observed": date, "observed_by": source})
+    dated = index.model_copy(update={"grid": grid})
+    output, _ = export((root, image, dated, detections), "output", labels=False)
+    item = pystac.Item.from_file(str(output / "a.stac.json"))
+    assert item.validate()
+    updated = item.assets["image"].extra_fields.get("updated")
+    if source == "image":
+        assert item.datetime.isoformat() == "2018-04-30T09:12:00+00:00"
+        assert "end_datetime" not in item.properties and updated is None
+    else:
+        assert item.properties["datetime"] is None and item.properties["start_datetime"] < "1901"
+        last, changed = (date, date) if source == "file" else ("9999-12-31T23:59:59Z", None)
+        assert (item.properties["end_datetime"], updated) == (last, changed)
+
+
 def test_an_image_to_be_read_in_parts_is_told_so(village):
     root, image, index, detections = village
     whole = image.rename(image.with_name("whole.tif"))

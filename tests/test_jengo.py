@@ -216,7 +216,7 @@ def test_info_tells_what_the_settings_make_of_an_image(village, flights):
         assert done.returncode == 0, done.stderr
         assert "512 x 448 px" in done.stdout and "EPSG:32737" in done.stdout
         assert "12 of 192 px with 64 px overlap" in done.stdout and "12 of 12 tiles, about" in done.stdout
-        assert "on one core" in done.stdout
+        assert "on one core" in done.stdout and "taken 2018-04-30T09:12:00Z" in done.stdout
     measured = jengo(village, "info", "flight_02", "--measure")
     assert measured.returncode == 0, measured.stderr
     assert re.search(r"12 of 12 tiles, about [\d.]+ (s|min) and .* on this machine", measured.stdout)

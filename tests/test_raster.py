@@ -400,10 +400,14 @@ def test_a_crs_without_a_code_is_kept_as_text(tmp_path):
 def test_the_time_of_the_image_is_its_own_or_the_files(tmp_path):
     path = write(tmp_path / "a.tif", ground())
     os.utime(path, (1_500_000_000, 1_500_000_000))
-    assert read_grid(path).observed == "2017-07-14T02:40:00Z"
+    grid = read_grid(path)
+    assert (grid.observed, grid.observed_by) == ("2017-07-14T02:40:00Z", "file")
+    assert grid.date == "unknown; its file last changed 2017-07-14T02:40:00Z"
     with rasterio.open(path, "r+") as dst:
         dst.update_tags(TIFFTAG_DATETIME="2018:05:04 10:11:12")
-    assert read_grid(path).observed == "2018-05-04T10:11:12Z"
+    grid = read_grid(path)
+    assert (grid.observed, grid.observed_by) == ("2018-05-04T10:11:12Z", "image")
+    assert grid.date == "taken 2018-05-04T10:11:12Z"
     with rasterio.open(path, "r+") as dst:
         dst.update_tags(TIFFTAG_DATETIME="0000:00:00 00:00:00")
     os.utime(path, (1_500_000_000, 1_500_000_000))

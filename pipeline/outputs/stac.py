@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pystac
 import shapely
+
+from pipeline.schema import DateSource
 
 MEDIA_TYPES = {
     ".tif": pystac.MediaType.GEOTIFF,
@@ -28,12 +30,14 @@ MEDIA_TYPES = {
 """By ending; others have none."""
 ROLES: dict[str, list[str]] = {"image": ["visual"], "labels": ["labels"], "report": ["metadata"]}
 """By the asset's name; all others are data."""
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""Between which an image was taken of which nobody knows when: an Item has to name a time or two."""
 
 
 def stac_item(
     image_id: str,
     footprint_lonlat: shapely.Geometry,
-    observed: str,
+    observed: tuple[str, DateSource],
     gsd_m: float,
     crs: str,
     assets: Mapping[str, str],
@@ -47,7 +51,8 @@ def stac_item(
     Args:
         image_id: the Item's id.
         footprint_lonlat: what the image covers, degrees.
-        observed: when it was taken, ISO 8601.
+        observed: when it was taken, ISO 8601, and who says so. Of an image that does not, `datetime` is null,
+            the time it was taken in ends when its file changed, and so says `updated` of the asset `image`.
         gsd_m: ground length of a pixel in metres.
         crs: of the image.
         assets: path relative to the Item, or URL, by name.
@@ -59,12 +64,22 @@ def stac_item(
         id=image_id,
         geometry=shapely.geometry.mapping(footprint_lonlat),
         bbox=[round(value, 8) for value in shapely.bounds(footprint_lonlat).tolist()],
-        datetime=datetime.fromisoformat(observed),
+        **_times(*observed),
         properties={"gsd": round(gsd_m, 6), "jengo:crs": crs, "jengo:categories": list(categories)}
         | {f"jengo:{name}": value for name, value in counts.items()},
     )
     for name, href in assets.items():
         ending = "." + href.rpartition(".")[2].lower()
         kind = pystac.MediaType.COG if is_cog and name == "image" else MEDIA_TYPES.get(ending)
-        item.add_asset(name, pystac.Asset(href=href, media_type=kind, roles=ROLES.get(name, ["data"])))
+        told = {"updated": observed[0]} if name == "image" and observed[1] == "file" else None
+        roles = ROLES.get(name, ["data"])
+        item.add_asset(name, pystac.Asset(href=href, media_type=kind, roles=roles, extra_fields=told))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _times(date: str, source: DateSource) -> dict[str, Any]:
+    """The time fields of an Item, which claim no more than is known."""
+    if source == "image":
+        return {"datetime": datetime.fromisoformat(date)}
+    last = datetime.fromisoformat(date) if source == "file" else LATEST
+    return {"datetime": None, "start_datetime": EARLIEST, "end_datetime": last}

@@ -7,6 +7,7 @@ import urllib.request
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -59,7 +60,7 @@ def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
             ground_m_per_px=ground_m_per_px(transform, width, height, crs, where=path),
             bands=imagery.rgb,
             stretch=_stretch(src, path, imagery),
-            observed=_observed(src, path),
+            **_observed(src, path),
         )
     _check_longitudes(grid, path)
     return grid
@@ -253,14 +254,14 @@ def _sample(src: rasterio.DatasetReader, path: str | Path, imagery: Imagery) -> 
     return pixels, mask & np.isfinite(pixels).all(axis=0)
 
 
-def _observed(src: rasterio.DatasetReader, path: str | Path) -> str:
-    """When the image was taken or, failing that, last changed; the epoch where nobody knows."""
+def _observed(src: rasterio.DatasetReader, path: str | Path) -> dict[str, Any]:
+    """When the image was taken or, failing that, last changed, and who says so; the epoch for nobody."""
     try:
-        taken = datetime.strptime(src.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S")
-        return taken.strftime("%Y-%m-%dT%H:%M:%SZ")
+        date, source = datetime.strptime(src.tags().get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S"), "image"
     except ValueError:
         changed = _last_modified(str(path)) if is_remote(path) else Path(path).stat().st_mtime
-    return datetime.fromtimestamp(int(changed), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        date, source = datetime.fromtimestamp(int(changed), UTC), "file" if changed else "nobody"
+    return {"observed": date.strftime("%Y-%m-%dT%H:%M:%SZ"), "observed_by": source}
 
 
 def _last_modified(url: str) -> float:

@@ -248,7 +248,7 @@ def _item(
     return stac_item(
         stem,
         covered,
-        grid.observed,
+        (grid.observed, grid.observed_by),
         grid.ground_m_per_px[0],
         grid.crs,
         assets,

@@ -39,7 +39,7 @@ class ImageFacts:
             "resolution": f"{cm[0]:.2f} x {cm[1]:.2f} cm per px on the ground",
             "crs": crs,
             "bands": f"{grid.bands}{'' if grid.stretch is None else ', stretched'}",
-            "dated": grid.observed,
+            "date": grid.date,
             "tiles": f"{len(index.tiles):,} of {index.tile_size} px with {index.overlap} px overlap, "
             f"{index.empty_tiles:,} empty ones left out",
             "valid": f"{self.valid_share:.0%} of the pixels",

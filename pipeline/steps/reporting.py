@@ -164,7 +164,7 @@ def _facts(index: TileIndex) -> dict[str, str]:
     return {
         "Image": f"{grid.width:,} x {grid.height:,} px, {sides} cm per pixel",
         "CRS": grid.crs if grid.srid else "without an EPSG code",
-        "Dated": grid.observed,
+        "Date": grid.date,
         "Tiles": f"{len(index.tiles)} of {index.tile_size} px, {index.overlap} px overlap, "
         f"{index.empty_tiles} empty ones left out",
     }
