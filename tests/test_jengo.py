@@ -298,6 +298,13 @@ MISTAKES = [
 ]
 
 
+def test_an_empty_label_file_is_told_so(tmp_path):
+    (tmp_path / "houses.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    done = jengo(tmp_path, "labels", "check", "houses.geojson")
+    assert done.returncode == 1 and not done.stderr
+    assert done.stdout.endswith("the file is empty: it holds no building\n")
+
+
 @pytest.mark.parametrize(("arguments", "what"), MISTAKES, ids=lambda value: " ".join(value)[:30])
 def test_a_mistake_is_one_line(tmp_path, arguments, what):
     (tmp_path / "Flight 01.tif").touch()

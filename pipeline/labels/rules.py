@@ -134,6 +134,8 @@ class LabelReport(Artifact):
             lines.append(f"         unknown spellings: {self.unknown_conditions}")
         if self.axes_swapped:
             lines.append("         x and y were swapped: as given, the labels lie outside the image")
+        if not self.source_rows:
+            lines.append("         the file is empty: it holds no building")
         if self.set_aside.get("outside_image") and not self.labels:
             lines.append("         no label lies in the image: is the file this image's, and its CRS right?")
         return "\n".join(lines)

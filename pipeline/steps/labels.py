@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import geopandas
+import numpy as np
 import shapely
 
+from pipeline.errors import LabelError
 from pipeline.frames import footprint
 from pipeline.labels import (
     LabelReport,
@@ -60,11 +63,27 @@ def check_labels(
         grid = read_grid(source, imagery)
         crs, outline = grid.crs, footprint(grid)
     else:
-        crs = frame.crs if frame.crs.is_projected else frame.estimate_utm_crs()
-        outline = shapely.box(*frame.to_crs(crs).total_bounds)
+        crs, outline = _own_place(frame, labels)
     wanted = suggest_settings(frame, rules)
     if rules.condition_attribute not in frame.columns:
         rules = dataclasses.replace(rules, condition_attribute="")
     ground = read_area(area, crs) if area else None
     _, report = clean_labels(frame, crs, outline, rules, ground, where=labels)
     return report, wanted
+
+
+def _own_place(frame: geopandas.GeoDataFrame, labels: Path) -> tuple[Any, shapely.Polygon]:
+    """The UTM zone that a file's rows lie in, and the box around them; its own CRS where none has a place."""
+    placed = frame[np.isfinite(frame.bounds).all(axis=1)]
+    if placed.empty:
+        return frame.crs, shapely.Polygon()
+    try:
+        crs = frame.crs if frame.crs.is_projected else placed.estimate_utm_crs()
+    except RuntimeError as error:
+        raise LabelError(
+            "its coordinates lie nowhere on the earth",
+            where=labels,
+            found=tuple(placed.total_bounds.tolist()),
+            remedy="Give the file the CRS that its coordinates are in.",
+        ) from error
+    return crs, shapely.box(*placed.to_crs(crs).total_bounds)
