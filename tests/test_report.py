@@ -159,8 +159,24 @@ def test_tells_how_the_network_was_learnt(plain):
     assert "3 epochs in 1 min 15 s" in Outline(page).words and "score 0.812" in page
     assert 'points="34,57.2 170,123.6 306,156.8"' in page
     once = render_report(replace(plain, training=learnt(epochs=1)))
-    assert 'points="34,57.2 34,57.2"' in once and "1 epoch in" in Outline(once).words
+    assert "1 epoch in" in Outline(once).words
     assert "How the network was learnt" not in render_report(replace(plain, training=None, calibration=None))
+
+
+def test_a_curve_of_one_point_is_seen_also_where_two_meet(plain):
+    # The first is a spot, the second a ring around it.
+    once = render_report(replace(plain, training=learnt(epochs=1), calibration=None))
+    spot = '<circle class="spot" cx="34.0" cy="57.2" r="3"><title>on training tiles</title>'
+    ring = '<circle class="ring" cx="34.0" cy="57.2" r="6"><title>on held-out tiles</title>'
+    assert spot in once and ring in once and ".ring { fill: none;" in once
+    # Told by the key too.
+    assert once.count('<circle class="spot"') == once.count('<circle class="ring"') == 2
+    later = render_report(replace(plain, calibration=None))
+    assert '<circle class="ring" cx="306.0" cy="156.8"' in later, "scored once, after the third epoch"
+    sure = render_report(replace(plain, training=None))
+    assert sure.count('<circle class="ring"') == sure.count('<circle class="spot"') == 2, (
+        "of a single confidence"
+    )
 
 
 def test_tells_whether_confidences_come_true_before_and_after_the_temperature(plain):

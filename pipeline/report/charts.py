@@ -101,12 +101,11 @@ def reliability_points(reliability: Reliability) -> list[dict[str, Any]]:
     ]
 
 
-def reliability_line(reliability: Reliability) -> str:
-    """Confidence against how often it came true, as an SVG polyline."""
-    return polyline([(one.confidence, one.accuracy) for one in reliability.bins])
+def reliability_curve(reliability: Reliability) -> list[tuple[float, float]]:
+    """Confidence against how often it came true, in [0, 1]."""
+    return [(one.confidence, one.accuracy) for one in reliability.bins]
 
 
-def training_line(curve: Curve, epochs: int, top: float) -> str:
-    """A training curve as an SVG polyline; of a single epoch a line of no length, which is drawn as a dot."""
-    points = [((epoch - 1) / max(1, epochs - 1), value / top) for epoch, value in curve.points]
-    return polyline(points if len(points) > 1 else 2 * points)
+def training_points(curve: Curve, epochs: int, top: float) -> list[tuple[float, float]]:
+    """A training curve from the first epoch to the last and from 0 to `top`, in [0, 1]."""
+    return [((epoch - 1) / max(1, epochs - 1), value / top) for epoch, value in curve.points]

@@ -77,8 +77,8 @@ def _layout() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= numbers.FILTERS | {
-        "training_line": charts.training_line,
-        "reliability_line": charts.reliability_line,
+        "training_points": charts.training_points,
+        "reliability_curve": charts.reliability_curve,
     }
     return environment
 
