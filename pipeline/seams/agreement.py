@@ -217,11 +217,43 @@ def _agreement_across(one: np.ndarray, other: np.ndarray, strips: Strips, rules:
         strip = strips.take(batch)
         here, there = (_clipped(side[batch], strip) for side in (one, other))
         nearness = 1 - np.minimum(_distance_across(here, there, strip.seam) / rules.gap_px, 1)
-        shadows = [_shadows(side, strip) for side in (here, there)]
-        shared = shapely.area(shapely.intersection(*shadows))
-        united = _touched(*shadows) + _touched(*shadows[::-1]) - shared
-        agreement[batch] = nearness * _share(shared, united, shared >= rules.min_support_px2)
+        likeness = np.maximum(
+            _agreement_of_shadows(here, there, strip, rules),
+            _agreement_of_shadows(*_equally_deep(here, there, strip, rules), strip, rules),
+        )
+        agreement[batch] = nearness * likeness
     return agreement
+
+
+def _agreement_of_shadows(
+    one: np.ndarray, other: np.ndarray, strips: Strips, rules: MergeRules
+) -> np.ndarray:
+    shadows = [_shadows(side, strips) for side in (one, other)]
+    shared = shapely.area(shapely.intersection(*shadows))
+    united = _touched(*shadows) + _touched(*shadows[::-1]) - shared
+    return _share(shared, united, shared >= rules.min_support_px2)
+
+
+def _equally_deep(
+    one: np.ndarray, other: np.ndarray, strips: Strips, rules: MergeRules
+) -> tuple[np.ndarray, np.ndarray]:
+    """The parts without what lies further from the seam than the shallower one goes, or masks are trusted.
+
+    A wall that crosses the seam askew lengthens a shadow with depth: of a corner that just reaches over the
+    seam, the rest of its building would show far more.
+    """
+    axis = np.arange(len(strips.seam)), strips.seam
+    bounds, rival = shapely.bounds(one).reshape(-1, 4), shapely.bounds(other).reshape(-1, 4)
+    depth = np.fmin(*((side[:, 2:] - side[:, :2])[axis] for side in (bounds, rival)))
+    reach = np.fmax(depth, rules.margin_px) + _distance_across(one, other, strips.seam)
+
+    def level(side: np.ndarray, beside: np.ndarray) -> np.ndarray:
+        low, high = strips.low.copy(), strips.high.copy()
+        low[axis] = np.fmax(low[axis], beside[:, :2][axis] - reach)
+        high[axis] = np.fmin(high[axis], beside[:, 2:][axis] + reach)
+        return _clipped(side, Strips(low, high, strips.seam))
+
+    return level(one, rival), level(other, bounds)
 
 
 def _distance_across(one: np.ndarray, other: np.ndarray, seam: np.ndarray) -> np.ndarray:
