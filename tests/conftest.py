@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import postgis
 import pytest
+
+# Every run draws the same examples; `--hypothesis-profile default` draws others each time.
+hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
