@@ -108,8 +108,7 @@ class _Seam:
 
         labels = components(len(self._held), self._links)
         reachable = np.zeros(labels.max(initial=-1) + 1, bool)
-        # Links and their shadows reach `gap_px` from either side.
-        reachable[labels[self._bounds[:, 3] >= self._horizon - rules.gap_px]] = True
+        reachable[labels[self._bounds[:, 3] >= self._horizon]] = True
         closed = ~reachable[labels]
         buildings = self._build(self._held.take(closed), self._links.between(closed), labels[closed])
         self._links = self._links.between(~closed)
