@@ -223,6 +223,31 @@ def test_sliver_at_an_edge_is_left_to_the_tile_that_sees_the_place():
     assert len(merge(detections([box(190, 50, 200, 90)], [0]), alone)) == 1
 
 
+@pytest.mark.parametrize(("shift", "buildings"), [(21, 1), (23, 2)])
+def test_two_views_agree_from_an_iou_of_0_3_on(shift: int, buildings: int):
+    views = box(110, 50, 150, 100), box(110 + shift, 50, 150 + shift, 100)  # IoU .31, then .27
+    assert len(merge(detections([*views], [0, 1]), PAIR)) == buildings
+
+
+@pytest.mark.parametrize(("shift", "buildings"), [(0, 1), (13, 2)])
+def test_arms_that_a_tile_sees_apart_are_joined_by_firm_links_only(shift: int, buildings: int):
+    arms = [box(150, 20, 200, 50), box(150, 110, 200, 140)]
+    upper, lower = box(150, 20 + shift, 250, 50 + shift), box(150, 110 - shift, 250, 140 - shift)
+    court = upper | lower | box(220, 20 + shift, 250, 140 - shift)  # an IoU of .4 with either arm, shifted
+    assert len(merge(detections([*arms, court], [0, 0, 1]), PAIR)) == buildings
+
+
+def test_a_fragment_gives_way_to_a_whole_building_that_is_less_sure():
+    whole, fragment = box(110, 50, 160, 100), box(150, 50, 200, 100)
+    found = merge(detections([whole, fragment], [0, 0], [[0.5], [0.9]]), PAIR)
+    assert worst_iou(found.polygons, [whole, box(160, 50, 200, 100)]) == 1
+
+
+@pytest.mark.parametrize(("depth", "buildings"), [(30, 0), (60, 1)])
+def test_a_shallow_piece_is_left_to_the_tile_that_sees_the_place(depth: int, buildings: int):
+    assert len(merge(detections([box(200 - depth, 50, 200, 130)], [0]), PAIR)) == buildings
+
+
 def test_touching_neighbours_stay_two():
     houses = [box(120, 40, 160, 80), box(160, 40, 210, 80), box(120, 80, 160, 120), box(60, 120, 180, 160)]
     for jitter in (0.0, 1.0):
@@ -234,8 +259,17 @@ def test_one_tile_that_saw_two_outweighs_one_that_saw_a_blob():
     one, two = box(120, 40, 150, 80), box(150, 40, 178, 80)
     blob = one | two
     found = merge(detections([blob, one, two], [0, 1, 1], [[0.5, 0, 0], [0.9, 0, 0], [0.9, 0, 0]]), PAIR)
-    # The blob joins one of the two and is not a third building.
-    assert len(found) <= 2
+    assert found.tile_counts.tolist() == [2, 2] and worst_iou(found.polygons, [one, two]) == 1
+
+
+def test_what_one_tile_parts_another_parts_further():
+    windows = np.array([[0, 0, 300, 200], [40, 0, 300, 200], [80, 0, 300, 200]])
+    one, two, three = box(100, 40, 130, 80), box(130, 40, 160, 80), box(160, 40, 280, 80)
+    # The blob of three is parted by the second tile, whose blob of two is parted by the third.
+    seen = detections([one | two | three, one | two, three, one, two], [0, 1, 1, 2, 2])
+    found = merge(seen, windows)
+    assert sorted(found.tile_counts.tolist()) == [2, 3, 3]
+    assert worst_iou(found.polygons, [one, two, three]) == 1
 
 
 @pytest.mark.parametrize("overlap", [0, 20, 100])
