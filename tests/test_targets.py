@@ -14,7 +14,7 @@ from pipeline.atomic import atomic, scratch_folder, write_atomic
 from pipeline.errors import ArtifactError, RasterError, SettingsError, SourceError
 from pipeline.inputs import fingerprint
 from pipeline.provenance import Stopwatch
-from pipeline.targets import PublishedTarget, Workspace
+from pipeline.targets import FetchedTarget, PublishedTarget, Workspace
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -204,6 +204,34 @@ def test_published_files_are_complete_with_their_own_stamp_only(tmp_path):
     assert not target.exists()
     target.record.write_text("{")
     assert not target.exists()
+
+
+def test_publishing_that_breaks_off_leaves_nothing_that_counts(tmp_path):
+    record = tmp_path / "output" / "runs" / "a.json"
+
+    def publish(digest: str, *names: str) -> None:
+        with scratch_folder(tmp_path / "output") as scratch:
+            for name in names:
+                (scratch / name).write_text(digest)
+            made = Stopwatch("AggregateImage", "a", digest).record({}, {})
+            PublishedTarget(record, digest).publish(scratch, made)
+
+    publish("00000001", "a.csv")
+    (tmp_path / "output" / "b.csv").mkdir()
+    with pytest.raises(OSError):
+        publish("00000002", "a.csv", "b.csv")
+    assert (tmp_path / "output" / "a.csv").read_text() == "00000002"
+    assert not PublishedTarget(record, "00000001").exists()
+
+
+def test_a_fetch_that_breaks_off_is_fetched_again(tmp_path):
+    target = FetchedTarget(tmp_path / "a.json", lambda: "two")
+    target.write("content", "one")
+    with pytest.raises(UnicodeEncodeError):
+        target.write("\ud800", "two")
+    assert not target.exists()
+    target.write("content", "two")
+    assert target.exists()
 
 
 def test_what_is_no_longer_published_goes(tmp_path):
