@@ -232,6 +232,39 @@ def test_one_lucky_block_does_not_decide():
     assert abs(steady.threshold.value - half) < abs(greedy.threshold.value - half)
 
 
+@pytest.mark.parametrize(("seed", "given_up"), [(3, True), (0, False)])
+def test_less_than_two_standard_errors_are_given_up_for_half_of_the_best_f1(seed, given_up):
+    here, count = settlement(np.random.default_rng(seed), 60), 60
+    blocks = np.append(here.blocks, np.arange(4 * count) % count)  # four sure misses each, above that half
+    scores = np.append(here.scores, np.full(4 * count, 0.55))
+    hits = np.append(here.hits, np.zeros(4 * count, dtype=bool))
+
+    def f1_from(threshold, weights):
+        kept = scores >= threshold
+        found, rows = (np.bincount(blocks[row], minlength=count) for row in (kept & hits, kept))
+        return f1_score(weights @ found, weights @ rows, weights @ here.truths)
+
+    judged = Outcomes(scores, hits, blocks, here.truths)
+    best = choose_cut(judged, ThresholdRules(resamples=0))
+    weights = np.ones(count), draw_blocks(count, ThresholdRules().resamples)
+    lacking, drawn = (
+        f1_from(best.threshold.value, rows) - f1_from(best.f1.value / 2, rows) for rows in weights
+    )
+    assert (1 < lacking / drawn.std() < 2) if given_up else (2 < lacking / drawn.std() < 3)
+    steady = choose_cut(judged, ThresholdRules()).threshold.value
+    assert (steady < 0.35) if given_up else (steady == best.threshold.value)
+
+
+def test_f1_elsewhere_is_that_of_the_blocks_not_drawn():
+    # Chosen on the first block nothing is found in the second, and the other way round everything.
+    scores, hits = np.repeat([0.9, 0.8, 0.3], 10), np.repeat([True, False, True], 10)
+    blocks = np.repeat([0, 1, 1], 10)
+    draws = draw_blocks(2, ThresholdRules().resamples)
+    first, second = (draws == 0).sum(axis=0)[::-1]
+    cut = choose_cut(Outcomes(scores, hits, blocks, np.array([10, 10])), ThresholdRules())
+    assert cut.f1_elsewhere == pytest.approx(second / (first + second))
+
+
 def test_a_score_at_the_threshold_is_kept():
     cut = choose_cut(judged(tile([(ELSEWHERE, 0, 0.5)], [(0, 0)])), ThresholdRules(default=0.5))
     assert (cut.hits, cut.kept, cut.truths) == (0, 1, 1)
