@@ -91,6 +91,11 @@ def test_the_best_free_truth_is_taken_not_the_first():
     assert [(m.proposal, m.truth) for m in result.matches.pairs] == [(0, 1), (1, 0)]
 
 
+def test_of_truths_that_overlap_equally_the_first_is_taken():
+    result = score([(box(0), 0, 0.9)], [(box(0), 0), (box(0), 0)])
+    assert [m.truth for m in result.matches.pairs] == [0]
+
+
 def test_equal_ranks_keep_the_order_of_submission():
     result = score([(box(0, w=9), 0, 0.7), (box(0), 0, 0.7)], [(box(0), 0)])
     assert [m.proposal for m in result.matches.pairs] == [0]

@@ -84,6 +84,7 @@ def test_row_is_set_aside_by_its_rule(geom, rule):
         (shapely.force_3d(square(50, 50), 12.0), "z_dropped", [100]),
         (shapely.MultiPolygon([square(50, 50)]), None, [100]),
         (shapely.MultiPolygon([square(50, 50), square(80, 50)]), "several_parts", [100, 100]),
+        (shapely.MultiPolygon([square(50, 50), square(80, 50, 0.1)]), "several_parts", [100, 0.01]),
         (shapely.GeometryCollection([shapely.Point(0, 0), square(50, 50)]), "collection", [100]),
         (BOW_TIE, "repaired", [25, 25]),
         (square(-5, 50), "partly_outside_image", [100]),
@@ -199,6 +200,14 @@ def test_labels_of_another_place_are_not_swapped_into_the_image():
     assert "no label lies in the image" in report.table()
 
 
+def test_axes_are_left_alone_where_swapping_gains_little():
+    wide = shapely.box(0, 0, 20, 10)
+    as_given, as_swapped = [(12, 5), (16, 5)], [(5, 12), (5, 14), (5, 16)]
+    rows = frame([shapely.Point(xy).buffer(0.1) for xy in as_given + as_swapped], crs="EPSG:4326")
+    labels, report = clean_labels(rows, "EPSG:4326", wide)
+    assert not report.axes_swapped and labels["source_row"].tolist() == [0, 1]
+
+
 def test_lost_coordinates_cost_their_row_and_no_other():
     lonlat = [*reproject([square(0, 0)], UTM, "EPSG:4326"), shapely.box(1e6, 1e6, 2e6, 2e6)]
     labels, report = clean_labels(frame(lonlat, crs="EPSG:4326"), UTM, IMAGE)
@@ -215,6 +224,8 @@ def test_labels_outside_the_labelled_area_are_set_aside():
     labels, report = clean_labels(rows, UTM, IMAGE, area=shapely.box(533000, 9367000, 533101, 9367200))
     assert labels["source_row"].tolist() == [0, 1]
     assert report.set_aside == {"outside_labelled_area": 1}
+    bent = square(0, 0, 60) - square(10, 10, 60)  # its centroid lies beside it
+    assert len(clean_labels(frame([bent]), UTM, IMAGE, area=bent)[0]) == 1
 
 
 def test_minimum_area_is_ground_area():

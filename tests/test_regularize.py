@@ -18,9 +18,9 @@ from shapely import affinity, box
 from pipeline.matching import overlapping_pairs, walk
 from pipeline.polygons import largest_parts
 from pipeline.regularize import RegularizeRules, regularize, regularize_stream, sweep
-from pipeline.regularize.acceptance import shared_areas
+from pipeline.regularize.acceptance import acceptable, shared_areas
 from pipeline.regularize.division import divide
-from pipeline.regularize.rules import STATUSES
+from pipeline.regularize.rules import REACH_PX, STATUSES
 from pipeline.schema import RegularizeStatus
 from pipeline.seams import Detections, merge
 from pipeline.vectorize import VectorizeRules, masks_to_polygons
@@ -221,6 +221,12 @@ def test_diagonals_are_walls_only_when_asked_for(angle, seed):
     assert shapely.get_num_coordinates(with_them) == 7
     assert np.sort(corner_cosines(with_them)) == pytest.approx([0] * 2 + [np.sqrt(0.5)] * 4, abs=1e-9)
     assert iou(polygons(with_them), polygons(house)) > iou(polygons(without), polygons(house))
+
+
+def test_no_shape_reaches_further_beyond_its_outline_than_neighbours_are_looked_for():
+    hall = box(0, 0, 4000, 4000)
+    moved = polygons(*(affinity.translate(hall, REACH_PX + by, 0) for by in (-1, 1)))
+    assert acceptable(moved, polygons(hall, hall), RegularizeRules()).tolist() == [True, False]
 
 
 def test_no_right_angles_are_made_where_there_are_none():

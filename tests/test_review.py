@@ -402,6 +402,21 @@ def test_what_comes_late_joins_what_was_decided_since():
     assert len(with_late(mine, None, late, [LEFT.window], GRID)) == 6
 
 
+@pytest.mark.parametrize(
+    ("moved_px", "said"),
+    [
+        (0.04, {(2, "accepted")}),
+        (0.5, {(2, "edited")}),
+        (15, {(2, "edited")}),  # an IoU of .45
+        (25, {(2, "rejected"), (0, "added")}),  # and of .23
+    ],
+)
+def test_a_drawing_without_an_id_is_the_proposal_it_overlaps(moved_px, said):
+    drawn = shapely.box(200 + moved_px, 100, 240 + moved_px, 140)
+    others = {(1, "rejected"), (3, "kept"), (4, "rejected")}
+    assert set(verdicts([review("amina", "", drawn, category="foundation")])) == said | others
+
+
 def test_a_building_in_two_tiles_is_decided_where_most_of_it_shows():
     rows = row_frame(
         px_to_crs([shapely.box(470, 100, 600, 200)], GRID.transform), GRID.crs, category="completed"

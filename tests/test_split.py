@@ -89,6 +89,13 @@ def test_the_split_comes_near_the_share():
     assert learnt + held_out >= 0.9 * len(image.pairs)
 
 
+def test_of_cuts_equally_near_the_share_the_one_that_keeps_most_tiles():
+    # Between columns one tile is left on either side, between rows two are.
+    windows = np.array([[0, 0, 10, 10], [10, 0, 10, 10], [0, 10, 20, 10], [5, 10, 20, 10]])
+    sides = split_by_area(windows, [[]] * 4, 0.5)
+    assert (sides.learnt.tolist(), sides.held_out.tolist()) == ([0, 1], [2, 3])
+
+
 @pytest.mark.parametrize(
     ("windows", "label_ids"),
     [
@@ -114,6 +121,8 @@ def test_named_images_are_held_out_whole_and_neighbours_that_touch_are_learnt():
     images = [index_of(name, (500, 500), TilingRules(200, 50), left_m=50 * n) for n, name in enumerate("abc")]
     sides = split_pairs(images, ["b"], 0.25)
     assert [[len(side) for side in image] for image in sides] == [[9, 0], [0, 9], [9, 0]]
+    closer = [images[0], index_of("b", (500, 500), TilingRules(200, 50), left_m=49.8)]
+    assert [[len(side) for side in image] for image in split_pairs(closer, ["b"], 0.25)] == [[6, 0], [0, 9]]
     with pytest.raises(SettingsError, match="not learnt from"):
         split_pairs(images, ["d"], 0.25)
     with pytest.raises(SettingsError, match="nothing is left"):

@@ -177,6 +177,7 @@ def test_what_is_written_is_valid_and_comes_back(tmp_path_factory, boxes, seed):
             "coords_geo has lat lon swapped, lon is first",
         ),
         (line(geo=GEO8.replace("39.2", "38.2")), "coords_geo lies outside the image"),
+        (line(geo=GEO8.replace("39.21000000", "39.19999000")), "coords_geo lies outside the image"),
         (line(pixel=PIXEL.replace("30.00", "101.00")), "coords_pixel lies outside the image"),
         (
             line(pixel="POLYGON ((20.00 70.00, 20.00 90.00, 40.00 90.00, 20.00 70.00))"),
@@ -244,6 +245,7 @@ def test_the_zip_repeats_itself(tmp_path):
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
         assert archive.namelist() == ["a.csv", "b.csv"]
+        assert {info.external_attr >> 16 for info in archive.infolist()} == {0o644}
         assert archive.read("a.csv") == first.read_bytes()
 
 

@@ -126,6 +126,18 @@ def test_fitting_moves_no_part_of_an_outline_further_than_twice_the_tolerance():
     assert shapely.get_num_coordinates(fitted).mean() < shapely.get_num_coordinates(exact).mean() / 6
 
 
+def test_no_corner_moves_further_than_the_tolerance():
+    noise = np.random.default_rng(7).normal(0, 1, (60, 28, 28))
+    masks, boxes = (
+        1 / (1 + np.exp(-8 * gaussian_filter(noise, (0, 1, 1)))),
+        np.tile([0.0, 0, 28, 28], (60, 1)),
+    )
+    exact, fitted = (masks_to_polygons(masks, boxes, rules) for rules in (EXACT, VectorizeRules()))
+    corners, owner = shapely.get_coordinates(fitted, return_index=True)
+    moved = shapely.distance(shapely.points(corners), shapely.boundary(exact)[owner])
+    assert moved.max() <= VectorizeRules().simplify_cells + 1e-9
+
+
 def test_walls_are_where_a_noisy_mask_has_them_on_average():
     clean = np.zeros((28, 28), np.float32)
     clean[4:24, 6:22] = 1
