@@ -35,6 +35,17 @@ def postgis_url(postgis_server) -> str:
     return postgis_server.url
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: exact arithmetic asks for the same number, and several wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """Where a test puts its picture of a tool: the folder in JENGO_PICTURES, else one that goes away."""

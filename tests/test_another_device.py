@@ -48,13 +48,13 @@ def test_a_network_finds_the_same_there(network):
         assert all(np.allclose(mine, theirs, atol=1e-3) for mine, theirs in zip(one, other, strict=True))
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "knobs",
     [{}, {"optimizer": "sgd", "anchors": "fitted"}, {"ema_decay": 0.0, "mine_every": 1, "accumulate": 2}],
     ids=str,
 )
 def test_a_network_learns_the_same_there(tmp_path, knobs):
-    torch.set_num_threads(1)
     recipe, learnt = replace(RECIPE, **knobs), tiles(tmp_path)
 
     def learn(name, device):

@@ -20,7 +20,7 @@ RECIPE = Recipe(
     precision="float32",
 )  # fmt: skip
 
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def learn(folder):

@@ -35,8 +35,7 @@ RECIPE = replace(
     blur=1.5, jpeg_quality=60,
 )  # fmt: skip
 
-# Exact arithmetic asks for the same number of threads; several wait for each other on busy machines.
-torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _train(folder, training, recipe=RECIPE, **rest):
