@@ -187,20 +187,16 @@ def test_edited_training_labels_rerun_learning(workspace):
     assert len(list((workspace / "work" / "networks").iterdir())) == 2, "old weights are kept"
 
 
+# Every setting is in test_stale's table; here the graph really runs.
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        (("--Aggregation-score-thresholds", '{"foundation": 0.3}'), ["AggregateImage"]),
         (("--Aggregation-regularize", "none"), ["AggregateImage"]),
-        (("--Aggregation-min-area-m2", "9"), ["AggregateImage", "CalibrateNetwork"]),
-        (("--Thresholds-objective", "all_f1"), ["AggregateImage", "CalibrateNetwork"]),
         (
             ("--Inference-score-threshold", "0.1"),
             ["AggregateImage", "CalibrateNetwork", "InferShard", "InferShard"],
         ),
         (("--Inference-batch-size", "3"), []),
-        (("--Inference-device", "cpu"), []),
-        (("--Training-workers", "0"), []),
     ],
 )
 def test_a_changed_setting_reruns_what_depends_on_it(workspace, setting, expected):
