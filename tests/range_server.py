@@ -25,6 +25,10 @@ class Served:
     """Path to the bytes after which the next answer with the whole file breaks off."""
     broken_ranges: int = 0
     """Answers to requests for ranges that are yet to break off halfway."""
+    away: int = 0
+    """Requests, from the next broken answer on, that are yet to be told that nothing is there."""
+    errors: int = 0
+    """Answers that say what is wrong."""
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -32,7 +36,20 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.served = served
         super().__init__(*args, **kwargs)
 
+    def do_HEAD(self):
+        if not self._is_away():
+            super().do_HEAD()
+
+    def _is_away(self) -> bool:
+        if self.served.broken_ranges or not self.served.away:
+            return False
+        self.served.away -= 1
+        self.send_error(404)
+        return True
+
     def do_GET(self):
+        if self._is_away():
+            return None
         path = Path(self.translate_path(self.path))
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not path.is_file() or asked is None:
@@ -51,6 +68,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(content[first : last + 1])
         self.served.sent += last - first + 1
         self.served.ranges.append(f"{self.path} {asked[0]}")
+
+    def send_error(self, *args, **kwargs):
+        self.served.errors += 1
+        super().send_error(*args, **kwargs)
 
     def copyfile(self, source, outputfile):
         outputfile.write(source.read(self.served.breaks_after.pop(self.path, -1)))

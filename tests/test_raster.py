@@ -584,9 +584,20 @@ def test_a_url_is_read_in_place(tmp_path, served):
     assert 0 < served.sent < path.stat().st_size / 4
 
 
+def test_an_image_that_is_away_for_a_moment_is_asked_for_again(tmp_path, served):
+    pixels = np.random.default_rng(0).integers(1, 255, (3, 2048, 2048), dtype=np.uint8)
+    write(tmp_path / "a.tif", pixels, tiled=True)
+    with Raster(f"{served.address}/a.tif", read_grid(f"{served.address}/a.tif")) as raster:
+        served.broken_ranges, served.away = 1, 2
+        image = raster.read((700, 900, 100, 50))
+    assert np.array_equal(image, np.moveaxis(pixels[:, 900:950, 700:800], 0, 2))
+    assert (served.broken_ranges, served.away, served.errors) == (0, 0, 2)
+
+
 def test_a_url_that_is_not_there_is_a_missing_source(served):
     with pytest.raises(SourceError, match=r"absent\.tif: cannot be opened as an image.*404"):
         read_grid(f"{served.address}/absent.tif")
+    assert served.errors <= 2, "asked for its size and for itself, and not again"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from pipeline.errors import RasterError
+from pipeline.errors import RasterError, SourceError
 from pipeline.raster.jpeg import JpegBlocks, agrees, readable
 from pipeline.raster.resolution import at_resolution
 from pipeline.raster.source import Imagery, is_remote, naming, opened
@@ -28,7 +28,7 @@ from pipeline.schema import Grid, Window
 
 logger = logging.getLogger("luigi-interface")
 
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 
 
 class Raster:
@@ -221,14 +221,14 @@ class Raster:
         )
 
     def _patiently(self, window: Window, read: Callable[[rasterio.DatasetReader], np.ndarray]) -> np.ndarray:
-        """What GDAL reads. An image from elsewhere is opened anew and asked again, three times in all.
+        """What GDAL reads. An image from elsewhere is opened anew and asked again, five times in all.
 
-        GDAL itself asks again where a server refuses, not where an answer breaks off.
+        GDAL itself asks again where a server is overloaded, not where an answer breaks off or nobody answers.
         """
         for attempt in Retrying(
             stop=stop_after_attempt(_ATTEMPTS if is_remote(self.path) else 1),
             wait=wait_exponential(multiplier=0.5, max=8),
-            retry=retry_if_exception_type(RasterError),
+            retry=retry_if_exception_type((RasterError, SourceError)),
             before_sleep=before_sleep_log(logger, logging.WARNING),
             reraise=True,
         ):

@@ -110,7 +110,6 @@ def opened(path: str | Path, imagery: Imagery, threads: int = 1) -> Iterator[ras
         "GDAL_CACHEMAX": imagery.cache_mb * 2**20,
         "GDAL_HTTP_MAX_RETRY": 3,
         "GDAL_HTTP_RETRY_DELAY": 1,
-        "GDAL_HTTP_RETRY_CODES": "ALL",
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_NUM_THREADS": threads,
