@@ -19,6 +19,7 @@ from pipeline.tiling import TilingRules, tile_windows
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HALF_METRE = Affine(0.5, 0, 530_000, 0, -0.5, 9_366_000)
+FULL_DISK = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +datum=WGS84 +units=m"
 STRIPED = {"tiled": False}
 TILED = {"tiled": True, "blockxsize": 128, "blockysize": 128}
 JPEG = TILED | {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 75}
@@ -453,6 +454,22 @@ REFUSED = {
             path, ground(), crs="EPSG:32760", transform=Affine(10, 0, 818800, 0, -10, 8140000)
         ),
         "across the antimeridian.*-projwin",
+    ),
+    "a longitude across the end": (
+        lambda path: write(
+            path, ground(), crs="EPSG:4326", transform=Affine(1e-6, 0, 179.9999, 0, -1e-6, -17)
+        ),
+        "across the antimeridian.*180.0003.*-projwin",
+    ),
+    "longitudes beyond the end": (
+        lambda path: write(path, ground(), crs="EPSG:4326", transform=Affine(1e-6, 0, 181, 0, -1e-6, -17)),
+        "not between -180 and 180.*181.0000.*-a_ullr",
+    ),
+    "a disk in space": (
+        lambda path: write(
+            path, ground(300, 300), crs=FULL_DISK, transform=Affine(4e4, 0, -6e6, 0, -4e4, 6e6)
+        ),
+        "a part of it has no place on the earth.*gdalwarp",
     ),
     "palette": (palette, "paletted images are not read.*-expand rgb"),
     "complex": (lambda path: write(path, ground(dtype="complex64")), "complex values are no picture"),
