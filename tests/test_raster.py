@@ -12,6 +12,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 
 from pipeline.errors import RasterError, SettingsError, SourceError
+from pipeline.frames import LONLAT, reproject
 from pipeline.raster import Imagery, Raster, read_grid, validity
 from pipeline.raster import grid as grid_module
 from pipeline.schema import Window
@@ -387,14 +388,20 @@ def test_heights_are_left_out_of_the_crs(tmp_path):
     assert read_grid(path).crs == "EPSG:32737"
 
 
-def test_a_crs_without_a_code_is_kept_as_text(tmp_path):
-    path = write(
-        tmp_path / "a.tif",
-        ground(),
-        crs="+proj=tmerc +lat_0=0 +lon_0=39.4 +k=0.9998 +x_0=530000 +datum=WGS84",
-    )
-    grid = read_grid(path)
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "+proj=tmerc +lat_0=0 +lon_0=39.4 +k=0.9998 +x_0=530000 +datum=WGS84",
+        # Of this ellipsoid in this zone PROJ knows Arc 1960, whose datum lies 250 m elsewhere.
+        "+proj=utm +zone=37 +south +ellps=clrk80 +units=m",
+    ],
+    ids=["of a zone of its own", "of an unknown datum"],
+)
+def test_a_crs_without_a_code_is_kept_as_text(tmp_path, crs):
+    grid = read_grid(write(tmp_path / "a.tif", ground(), crs=crs))
     assert grid.srid is None and grid.crs.startswith("PROJCRS[")
+    (point,) = reproject([shapely.Point(530_000, 9_366_000)], grid.crs, LONLAT)
+    assert point.equals_exact(reproject([shapely.Point(530_000, 9_366_000)], crs, LONLAT)[0], 1e-9)
     assert grid.ground_m_per_px == pytest.approx((0.5, 0.5), rel=1e-2)
 
 

@@ -148,9 +148,7 @@ def _describe(entry: ElementTree.Element, layer: str, source: str, provider: str
 
 
 def _srs(parent: ElementTree.Element, crs: str) -> None:
-    known = CRS.from_user_input(crs)
     reference = ElementTree.SubElement(parent, "spatialrefsys", nativeFormat="Wkt")
-    ElementTree.SubElement(reference, "wkt").text = known.to_wkt()
-    authority = known.to_authority()
-    if authority:
-        ElementTree.SubElement(reference, "authid").text = ":".join(authority)
+    ElementTree.SubElement(reference, "wkt").text = CRS.from_user_input(crs).to_wkt()
+    if crs.startswith("EPSG:"):
+        ElementTree.SubElement(reference, "authid").text = crs

@@ -17,7 +17,7 @@ from pyproj.exceptions import CRSError
 from rasterio.enums import ColorInterp
 
 from pipeline.errors import LabelError, RasterError
-from pipeline.frames import grid_lonlat_bounds, ground_m_per_px
+from pipeline.frames import exact_crs, grid_lonlat_bounds, ground_m_per_px
 from pipeline.raster.resolution import at_resolution
 from pipeline.raster.source import Imagery, is_remote, naming, opened
 from pipeline.raster.validity import blank, is_tagged
@@ -172,8 +172,8 @@ def _crs(src: rasterio.DatasetReader, path: str | Path) -> tuple[str, int | None
             found=src.crs.to_wkt()[:60],
             remedy="State it anew: rio edit-info --crs EPSG:<code>.",
         ) from error
-    srid = crs.to_epsg()
-    return (crs.to_wkt("WKT2_2019"), None) if srid is None else (f"EPSG:{srid}", srid)
+    text = exact_crs(crs)
+    return text, int(text.removeprefix("EPSG:")) if text.startswith("EPSG:") else None
 
 
 def _transform(
