@@ -24,6 +24,7 @@ from test_buildings import write as write_detections
 from pipeline.frames import reproject
 from pipeline.metrics import MetricRules
 from pipeline.outputs import FORMATS, LONLAT
+from pipeline.outputs.qgis import ProjectImage, project
 from pipeline.outputs.stac import stac_item
 from pipeline.raster import Imagery
 from pipeline.settings import Aggregation, Labels, Tiling
@@ -271,6 +272,11 @@ def test_the_stac_item_tells_of_every_published_format(village):
     assert all((output / file).stat().st_size for file in files.values())
 
 
+def test_a_project_leaves_the_units_to_the_crs():
+    feet = project("a", "a.gpkg", ["hut"], ProjectImage("a.tif", "EPSG:2263", (0, 0, 1, 1)))
+    assert "foot" in feet and "meters" not in feet
+
+
 def qgis(output, picture):
     """What the real QGIS says of a project and of its GeoPackage."""
     qgis_or_skip()
@@ -290,6 +296,7 @@ def test_qgis_opens_the_project_as_it_is_meant(village, tmp_path):
     found, complaints = qgis(output, tmp_path / "map.png")
     assert "Warning" not in complaints
     assert (found["read"], found["title"], found["crs"]) == (True, "Buildings in a", CRS)
+    assert found["units"] == "meters"
     assert all(found["valid"].values()) and len(found["valid"]) == 6
     assert found["shown"] == ["review", "buildings", "image"]
     in_project = {name.removesuffix("_of_the_image"): told for name, told in found["layers"].items()}

@@ -101,8 +101,6 @@ def project(title: str, package: str, categories: Sequence[str], image: ProjectI
     _srs(ElementTree.SubElement(root, "projectCrs"), image.crs)
     tree = ElementTree.SubElement(root, "layer-tree-group")
     canvas = ElementTree.SubElement(root, "mapcanvas", name="theMapCanvas")
-    units = "degrees" if CRS.from_user_input(image.crs).is_geographic else "meters"
-    ElementTree.SubElement(canvas, "units").text = units
     extent = ElementTree.SubElement(canvas, "extent")
     for edge, place in zip(("xmin", "ymin", "xmax", "ymax"), image.bounds, strict=True):
         ElementTree.SubElement(extent, edge).text = repr(place)
