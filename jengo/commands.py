@@ -37,7 +37,7 @@ def main() -> int:
 
 def _images() -> list[str]:
     """Ids in this folder, for shell completion: no more is imported than that takes."""
-    folders = Path("input").glob("*/images/*")
+    folders = Path("input").glob("*/images/[!.]*")
     return sorted({path.stem for path in folders if path.suffix.lower() in (".tif", ".tiff", ".vrt", ".jp2")})
 
 

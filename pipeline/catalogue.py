@@ -7,6 +7,7 @@ catalogue = challenge` uses it.
 from __future__ import annotations
 
 import csv
+import io
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -60,7 +61,8 @@ def read_catalogue(catalogue: str) -> dict[str, Entry]:
             the packaged one; empty for none.
 
     Raises:
-        SettingsError: the file cannot be read, lacks a column, or names what is no image id or no address.
+        SettingsError: the file cannot be read, lacks a column, names what is no image id or no address, or
+            an image twice.
     """
     return _read(catalogue, _modified(catalogue)) if catalogue else {}
 
@@ -76,7 +78,9 @@ def _read(catalogue: str, _modified: int) -> dict[str, Entry]:
         text = resources.files("pipeline").joinpath("challenge.csv").read_text()
     else:
         try:
-            text = Path(catalogue).read_text()
+            # Excel begins UTF-8 with a mark; a quoted cell may hold lines.
+            with open(catalogue, encoding="utf-8-sig", newline="") as file:
+                text = file.read(_MAX_CHARACTERS + 1)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f"cannot be read: {getattr(error, 'strerror', 'not UTF-8')}",
@@ -85,17 +89,32 @@ def _read(catalogue: str, _modified: int) -> dict[str, Entry]:
                 remedy="Name a CSV with the columns image_id, split, url, or leave it empty.",
             ) from error
     if len(text) > _MAX_CHARACTERS:
-        raise SettingsError("too large for a catalogue", where=catalogue, found=len(text))
-    rows = csv.DictReader(text.splitlines(), restval="")
+        raise SettingsError(f"larger than a catalogue of {_MAX_CHARACTERS:,} characters", where=catalogue)
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    try:
+        return _entries(rows, catalogue)
+    except csv.Error as error:
+        raise SettingsError(f"not a CSV, {error}", where=catalogue, remedy="Save it again.") from error
+
+
+def _entries(rows: csv.DictReader[str], catalogue: str) -> dict[str, Entry]:
     missing = set(COLUMNS) - set(rows.fieldnames or ())
     if missing:
         raise SettingsError(
             "lacks columns", where=catalogue, found=sorted(missing), remedy=f"It needs {', '.join(COLUMNS)}."
         )
-    try:
-        return {row["image_id"]: _entry(row, catalogue) for row in rows}
-    except csv.Error as error:
-        raise SettingsError(f"not a CSV, {error}", where=catalogue, remedy="Save it again.") from error
+    entries: dict[str, Entry] = {}
+    for row in rows:
+        entry = _entry(row, catalogue)
+        if entry.image_id in entries:
+            raise SettingsError(
+                "image id stands there twice",
+                where=catalogue,
+                found=entry.image_id,
+                remedy="Keep one of its rows or rename the other: an image id names one image.",
+            )
+        entries[entry.image_id] = entry
+    return entries
 
 
 def _entry(row: dict[str, str], catalogue: str) -> Entry:

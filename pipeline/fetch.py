@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -166,14 +167,14 @@ def _go_on(url: str, part: Path, timeout_s: float, progress: Progress) -> None:
 
 def _receive(answer: HTTPResponse, part: Path, url: str, progress: Progress) -> None:
     """Writes an answer behind the part, or in its place where it begins anew."""
-    resumed = answer.status == 206
-    there = _size(part) if resumed else 0
-    length = answer.headers.get("Content-Length")
-    size = there + int(length) if length else None
+    there, size = _place(answer)
+    if there not in (0, _size(part)):
+        os.truncate(part, 0)
+        raise _BrokenOffError("the server sends another part of the file than the one that was asked for")
     _check_room(part, url, size, there)
-    if not resumed:
+    if not there:
         _note(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
-    with open(part, "ab" if resumed else "wb") as file:
+    with open(part, "ab" if there else "wb") as file:
         while chunk := answer.read(_CHUNK):
             file.write(chunk)
             there += len(chunk)
@@ -183,6 +184,17 @@ def _receive(answer: HTTPResponse, part: Path, url: str, progress: Progress) -> 
     if size is not None and (more := _size(part) - size) > 0:
         os.truncate(part, 0)
         raise _BrokenOffError(f"there are {more:,} bytes more than the server announced")
+
+
+def _place(answer: HTTPResponse) -> tuple[int, int | None]:
+    """Where in the file an answer begins, -1 where it does not say, and the size of the whole if known."""
+    length = answer.headers.get("Content-Length")
+    if answer.status != 206:
+        return 0, int(length) if length else None
+    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range") or "")
+    if not told:
+        return -1, None
+    return int(told[1]), int(told[2]) + 1 if told[3] == "*" else int(told[3])
 
 
 def _check_room(part: Path, url: str, size: int | None, there: int) -> None:

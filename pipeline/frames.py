@@ -93,6 +93,19 @@ def reproject(geoms: Iterable[Any], src_crs: Any, dst_crs: Any, *, where: object
     return shapely.transform(_objects(geoms), move)
 
 
+def exact_crs(crs: Any) -> str:
+    """'EPSG:<code>' where a CRS is that code's and not merely like it, else WKT 2.
+
+    Args:
+        crs: anything pyproj reads as a CRS.
+    """
+    known = CRS.from_user_input(crs)
+    # The code that PROJ finds is the likeliest: of a datum without a name one by its ellipsoid.
+    code = known.to_epsg()
+    exact = code is not None and known.equals(CRS.from_epsg(code), ignore_axis_order=True)
+    return f"EPSG:{code}" if exact else known.to_wkt()
+
+
 def ground_areas(geoms_crs: Iterable[Any], crs: Any) -> np.ndarray:
     """True areas on the ground, in m2.
 

@@ -43,6 +43,15 @@ def fingerprint(path: Path | str) -> dict[str, object]:
     return {"name": path.name, "files": stamps} | ({"sources": sources} if sources else {})
 
 
+def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files of a folder with one of these endings in whatever case, by name; none where there is no folder.
+
+    Hidden ones are left out: macOS keeps its own notes on `a.tif` as `._a.tif`.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in there if path.suffix.lower() in suffixes and not path.name.startswith("."))
+
+
 def named(folder: Path, stem: str, suffixes: Sequence[str]) -> list[Path]:
     """Files of a folder that are called so, with one of these endings in whatever case, by name.
 

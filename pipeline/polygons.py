@@ -60,7 +60,7 @@ def _on_grid(polygon: shapely.Polygon, step: float) -> shapely.Geometry:
 
 
 def polygonal(geometries: np.ndarray) -> np.ndarray:
-    """The geometries without the points and lines that intersections leave behind.
+    """The geometries without the points and lines that intersections and repairs leave behind.
 
     Args:
         geometries: object[n] of any geometry but None.
@@ -72,6 +72,9 @@ def polygonal(geometries: np.ndarray) -> np.ndarray:
     mixed = np.flatnonzero(~np.isin(shapely.get_type_id(clean), (_POLYGON, _MULTIPOLYGON)))
     if len(mixed):
         parts, owner = shapely.get_parts(clean[mixed], return_index=True)
+        # A repair may leave a line beside a MultiPolygon.
+        parts, holder = shapely.get_parts(parts, return_index=True)
+        owner = owner[holder]
         solid = shapely.get_type_id(parts) == _POLYGON
         clean[mixed] = shapely.MultiPolygon()
         held, index = np.unique(owner[solid], return_inverse=True)

@@ -87,8 +87,9 @@ class Grid(Artifact):
     stretch: Stretch | None
     """None: the source is uint8 and read as it is."""
     observed: str
-    """When the imagery was taken (its TIFFTAG_DATETIME), else the file's modification time;
-    ISO 8601 in UTC. The `timestamp` of every building found in it."""
+    """When the imagery was taken (its TIFFTAG_DATETIME), else the file's modification time; ISO 8601 in UTC.
+    TIFF states no zone and its time is taken for UTC: one written in local time is off by the zone's hours.
+    The `timestamp` of every building found in it."""
     observed_by: DateSource = "nobody"
     """Who says so: the `image` itself, or its `file` by its last change, so that it was taken no later. Or
     `nobody`, as of images whose tiles are older than this field."""

@@ -28,7 +28,7 @@ import luigi
 
 from pipeline.atomic import flush, holding, write_atomic
 from pipeline.errors import SettingsError
-from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, URL_PREFIXES, named
+from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, URL_PREFIXES, files_in, named
 from pipeline.provenance import RunRecord, facts_of, read_record
 from pipeline.untouched import drop_journals, stamp_of
 
@@ -124,10 +124,9 @@ class Workspace:
 
     def images_of(self, split: str) -> list[str]:
         """Ids of the images in a split, sorted."""
-        folder = self.root / "input" / split / "images"
-        if not folder.is_dir():
-            return []
-        return sorted({path.stem for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES})
+        return sorted(
+            {path.stem for path in files_in(self.root / "input" / split / "images", IMAGE_SUFFIXES)}
+        )
 
     def images_everywhere(self) -> list[str]:
         """Ids of the images in all splits, sorted."""
@@ -136,8 +135,8 @@ class Workspace:
 
     def labels_everywhere(self) -> list[str]:
         """Stems of the label files in all splits, sorted."""
-        files = (self.root / "input").glob("*/labels/*")
-        return sorted({path.stem for path in files if path.suffix.lower() in LABEL_SUFFIXES})
+        folders = (self.root / "input").glob("*/labels")
+        return sorted({path.stem for folder in folders for path in files_in(folder, LABEL_SUFFIXES)})
 
     def _find(self, image_id: str, kind: str, suffixes: tuple[str, ...]) -> Path | None:
         folders = sorted((self.root / "input").glob(f"*/{kind}"))
@@ -231,8 +230,7 @@ class ReturnedTarget(luigi.Target):
             read = json.loads(self.imported.read_bytes())["files"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return read == {path.name: stamp_of(path) for path in there if path.suffix.lower() in self.suffixes}
+        return read == {path.name: stamp_of(path) for path in files_in(self.folder, self.suffixes)}
 
 
 class FetchedTarget(luigi.Target):

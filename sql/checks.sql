@@ -1,8 +1,8 @@
 -- What is wrong with labels, as views; pipeline/checks says the same of frames, and one test holds both.
 --
--- Limits are settings of the session: SET jengo.duplicate_iou = 0.6; lengths are in units of the CRS, and
--- their defaults mean metres. `against` names the version of predictions that a label version is compared
--- with. Ids are -1 where there is none. Safe to run again.
+-- Limits are settings of the session: SET jengo.duplicate_iou = 0.6. Lengths are in metres; units_x and units_y
+-- say how many units of the CRS make one along its axes, 1 unless set. `against` names the version of
+-- predictions that a label version is compared with. Ids are -1 where there is none. Safe to run again.
 --
 -- What a view uses twice stands in a LATERAL query for each version: a WITH of the whole view is worked out
 -- for every version there is, whichever one is asked for. OFFSET 0 keeps the planner from merging queries.
@@ -11,6 +11,13 @@ CREATE OR REPLACE FUNCTION jengo.check_limit(name text, fallback double precisio
 RETURNS double precision LANGUAGE sql STABLE AS $$
     SELECT coalesce(CAST(nullif(current_setting('jengo.' || name, true), '') AS double precision), fallback)
 $$;
+
+CREATE OR REPLACE FUNCTION jengo.in_metres(geom geometry)
+RETURNS geometry LANGUAGE sql STABLE AS $$
+    SELECT ST_Scale(geom, 1 / jengo.check_limit('units_x', 1), 1 / jengo.check_limit('units_y', 1))
+$$;
+
+COMMENT ON FUNCTION jengo.in_metres IS 'A geometry whose units are metres on the ground, along the axes of its CRS';
 
 CREATE OR REPLACE VIEW jengo.sound_rows AS
 SELECT r.image_id, r.version, v.kind, r.row_id, r.category, r.score, r.geom, ST_Area(r.geom) AS area
@@ -97,8 +104,10 @@ SELECT v.image_id, v.version, found.*
 FROM jengo.versions v
 CROSS JOIN LATERAL (
     WITH sized AS (
-        SELECT row_id, geom, ln(area) AS size, 4 * pi() * area / ST_Perimeter(geom) ^ 2 AS compactness
+        SELECT
+            row_id, geom, ln(area) AS size, 4 * pi() * ST_Area(shape) / ST_Perimeter(shape) ^ 2 AS compactness
         FROM jengo.sound_rows
+        CROSS JOIN LATERAL (SELECT jengo.in_metres(geom) AS shape OFFSET 0) AS shapes
         WHERE image_id = v.image_id AND version = v.version
     ),
     middle AS (
@@ -187,15 +196,19 @@ WITH squares AS (
     SELECT
         image_id, version, against, count(*) AS predictions,
         ST_MakeEnvelope(
-            col * side, row * side, (col + 1) * side, (row + 1) * side, min(srid)
+            col * side_x, row * side_y, (col + 1) * side_x, (row + 1) * side_y, min(srid)
         ) AS geom
     FROM (
         SELECT
-            *, floor(ST_X(ST_Centroid(geom)) / side) AS col, floor(ST_Y(ST_Centroid(geom)) / side) AS row
+            *, floor(ST_X(ST_Centroid(geom)) / side_x) AS col, floor(ST_Y(ST_Centroid(geom)) / side_y) AS row
         FROM jengo.check_unlabelled
-        CROSS JOIN (SELECT jengo.check_limit('region', 50) AS side) AS sides
+        CROSS JOIN (
+            SELECT
+                jengo.check_limit('region', 50) * jengo.check_limit('units_x', 1) AS side_x,
+                jengo.check_limit('region', 50) * jengo.check_limit('units_y', 1) AS side_y
+        ) AS sides
     ) AS placed
-    GROUP BY image_id, version, against, col, row, side
+    GROUP BY image_id, version, against, col, row, side_x, side_y
 )
 SELECT s.image_id, s.version, s.against, s.predictions, s.geom
 FROM squares s
@@ -252,13 +265,20 @@ CROSS JOIN LATERAL (
     ),
     votes AS (
         SELECT
-            l.row_id, ST_X(p.centre) - ST_X(l.centre) AS dx, ST_Y(p.centre) - ST_Y(l.centre) AS dy,
+            l.row_id,
+            (ST_X(p.centre) - ST_X(l.centre)) / jengo.check_limit('units_x', 1) AS dx,
+            (ST_Y(p.centre) - ST_Y(l.centre)) / jengo.check_limit('units_y', 1) AS dy,
             jengo.check_limit('shift_cell', 1) AS cell
         FROM labels l
         CROSS JOIN LATERAL (
             SELECT area, ST_Centroid(geom) AS centre
             FROM jengo.sound_rows_near(
-                v.image_id, v.against, ST_Expand(l.centre, jengo.check_limit('shift_search', 8))
+                v.image_id, v.against,
+                ST_Expand(
+                    l.centre,
+                    jengo.check_limit('shift_search', 8) * jengo.check_limit('units_x', 1),
+                    jengo.check_limit('shift_search', 8) * jengo.check_limit('units_y', 1)
+                )
             )
         ) AS p
         WHERE least(l.area, p.area) >= 0.5 * greatest(l.area, p.area)
@@ -289,4 +309,4 @@ CROSS JOIN LATERAL (
     HAVING count(*) > 0
 ) AS found;
 
-COMMENT ON VIEW jengo.check_shifts IS 'The offset from labels to predictions that most pairs agree on, in units of the CRS';
+COMMENT ON VIEW jengo.check_shifts IS 'The offset from labels to predictions that most pairs agree on, in metres';

@@ -15,10 +15,12 @@ from qgis.core import (
     QgsMapRendererParallelJob,
     QgsMapSettings,
     QgsProject,
+    QgsUnitTypes,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QSize
 from qgis.PyQt.QtGui import QColor
+from qgis.PyQt.QtXml import QDomDocument
 
 
 def looks(layer):
@@ -55,12 +57,22 @@ def draw(project, path):
     return [layer.name() for layer in shown]
 
 
+def canvas_units(project_path):
+    """The units of the map window, as it reads the project."""
+    document, settings = QDomDocument(), QgsMapSettings()
+    with open(project_path) as file:
+        document.setContent(file.read())
+    settings.readXml(document.elementsByTagName("mapcanvas").at(0))
+    return QgsUnitTypes.toString(settings.mapUnits())
+
+
 def main(project_path, package, picture):
     """Prints what there is, and draws it."""
     application = QgsApplication([], False)
     application.initQgis()
     project = QgsProject.instance()
     found = {"read": project.read(project_path), "title": project.title(), "crs": project.crs().authid()}
+    found["units"] = canvas_units(project_path)
     found["valid"] = {name: layer.isValid() for name, layer in project.mapLayers().items()}
     found["layers"] = {
         name: looks(layer) for name, layer in project.mapLayers().items() if isinstance(layer, QgsVectorLayer)

@@ -1,6 +1,10 @@
 """The floors of the house: imports go down only, and heavy packages stay behind their doors."""
 
 import ast
+import re
+import sys
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -138,3 +142,22 @@ def test_torch_is_imported_when_a_task_runs_and_not_before():
 def test_no_module_is_named_for_nothing():
     for path in MODULES:
         assert not any(word in path.stem.split("_") for word in BANNED), path
+
+
+def test_what_is_imported_is_asked_for():
+    options = ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    extras = dict(options["options.extras_require"])
+    asked = [options["options"]["install_requires"]]
+    asked += [extras[name] for name in extras.keys() - {"bench", "docs", "test"}]
+    declared = {_package(line) for line in "\n".join(asked).split()}
+    ours = sys.stdlib_module_names | {"jengo", "pipeline", "models", "sql"}
+    roots = {imported.split(".")[0] for path in MODULES for imported in _imports(path)} - ours
+    # A package of an extra need not be installed: it is called like what is imported of it.
+    brought_by = packages_distributions()
+    packages = {root: {_package(name) for name in brought_by.get(root, [root])} for root in roots}
+    assert not [root for root, names in packages.items() if not names & declared]
+
+
+def _package(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=!\[]", requirement)[0]).lower()

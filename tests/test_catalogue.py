@@ -1,5 +1,7 @@
 """The catalogue of images that are read in place."""
 
+import csv
+
 import pytest
 
 from pipeline.catalogue import read_catalogue
@@ -37,8 +39,26 @@ def test_none_is_empty_and_ones_own_is_read(tmp_path):
     path.write_text("image_id,url\na,https://host/a.tif\n")
     with pytest.raises(SettingsError, match="lacks columns"):
         read_catalogue(str(path))
+    csv.field_size_limit(131_072)  # reading a submission raises it for the whole process
+    path.write_text("x" * 200_000)
+    with pytest.raises(SettingsError, match="not a CSV"):
+        read_catalogue(str(path))
     with pytest.raises(SettingsError, match="cannot be read"):
         read_catalogue(str(tmp_path / "none.csv"))
+
+
+def test_an_image_stands_in_it_once(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("image_id,split,url\na,test,https://host/a.tif\na,training,https://host/b.tif\n")
+    with pytest.raises(SettingsError, match=r"mine\.csv: image id stands there twice \(found 'a'\)"):
+        read_catalogue(str(path))
+
+
+def test_it_may_be_saved_by_excel_and_hold_lines_in_a_cell(tmp_path):
+    path = tmp_path / "mine.csv"
+    row = 'a,test,https://host/a.tif,"Land Commission\r\n\u2028of Zanzibar"\r\n'
+    path.write_bytes(f"image_id,split,url,attribution\r\n{row}".encode("utf-8-sig"))
+    assert read_catalogue(str(path))["a"].attribution == "Land Commission\r\n\u2028of Zanzibar"
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,21 @@ import pandas as pd
 import pyogrio
 import pytest
 import shapely
+from affine import Affine
+from pyproj import Geod
 
 from pipeline import settings
-from pipeline.checks import RULES, CheckRules
+from pipeline.checks import RULES, CheckRules, find_shift
 from pipeline.evaluate import score_image
-from pipeline.frames import px_to_crs, reproject
+from pipeline.frames import footprint, px_to_crs, reproject
 from pipeline.labels import read_label_file
 from pipeline.outputs import LONLAT
 from pipeline.raster import Imagery, read_grid
 from pipeline.review.ceiling import find_ceiling
 from pipeline.review.ensemble import ModelBuildings, fuse_models
 from pipeline.sample import SceneSpec, paint_scene, write_scene
-from pipeline.steps.checking import check_labels, find_grounds, model_rows, write_findings
+from pipeline.schema import Grid
+from pipeline.steps.checking import check_labels, find_grounds, model_rows, units_per_m, write_findings
 from pipeline.stores.opening import open_versions
 from pipeline.stores.versions import Version
 from pipeline.submission import Rows, write_csv
@@ -121,6 +124,30 @@ def test_shifted_labels_lower_the_ceiling_and_the_offset_is_told(scene, tmp_path
     assert shifted.ceiling.best.all_f1 < straight.ceiling.best.all_f1
     assert shifted.ceiling.perfect.all_f1 == pytest.approx(straight.ceiling.perfect.all_f1)
     assert "move them -" in shifted.table()
+
+
+@pytest.mark.parametrize("azimuth, way", [(90, (1, 0)), (0, (0, 1))], ids=["east", "north"])
+def test_a_metre_is_one_along_both_axes_of_an_image_in_degrees(azimuth, way):
+    askew = Affine.translation(10, 60) @ Affine.rotation(30) @ Affine.scale(1e-6, -1e-6)
+    grid = Grid(
+        width=4000,
+        height=1000,
+        crs="EPSG:4326",
+        srid=4326,
+        transform=askew[:6],
+        ground_m_per_px=(0.06, 0.1),
+        bands=[1, 2, 3],
+        stretch=None,
+        observed="2026-01-01T00:00:00Z",
+    )
+    (lon, lat), *_ = footprint(grid).centroid.coords
+    east, north, _ = Geod(ellps="WGS84").fwd(lon, lat, azimuth, 1)
+    labels = np.array([shapely.box(lon + x, lat, lon + x + 1e-4, lat + 1e-4) for x in np.arange(8) / 1e3])
+    move = np.array([east - lon, north - lat])
+    buildings = shapely.transform(labels, lambda xy: xy + move)
+    limits = CheckRules().limits(units_per_m(grid))
+    shift = find_shift(labels, buildings, limits)
+    assert (shift.dx, shift.dy) == pytest.approx(way, abs=1e-3) and shift.counts(limits)
 
 
 def test_grounds_leave_the_collar_out(scene):

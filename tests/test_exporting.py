@@ -16,13 +16,18 @@ import pytest
 import rasterio
 import rasterio.shutil
 import shapely
+from affine import Affine
 from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
+from pystac.extensions.projection import ProjectionExtension
 from rasterio.transform import from_origin
 from test_buildings import write as write_detections
 
+from pipeline.frames import reproject
 from pipeline.metrics import MetricRules
-from pipeline.outputs import FORMATS
+from pipeline.outputs import FORMATS, LONLAT
+from pipeline.outputs.qgis import ProjectImage, project
 from pipeline.outputs.review import building_reasons
+from pipeline.outputs.stac import stac_item
 from pipeline.raster import Imagery
 from pipeline.settings import Aggregation, Labels, Tiling
 from pipeline.steps.buildings import Selection, aggregate_image
@@ -159,11 +164,19 @@ def test_the_same_image_gives_the_same_files_whatever_the_day(village):
         assert content == (two / name).read_bytes() and today not in content, name
 
 
+def core_schemas(item):
+    """What an Item is valid by, without its extension, whose schema lies on the network."""
+    assert item.stac_extensions == [ProjectionExtension.get_schema_uri()]
+    core = item.clone()
+    core.stac_extensions = []
+    return core.validate()
+
+
 def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
     output, _ = export(village, "output")
     path = output / "a.stac.json"
     item = pystac.Item.from_file(str(path))
-    assert item.validate() == ["https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"]
+    assert core_schemas(item) == ["https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"]
     given = {"image", "labels", "report", "buildings", "project"}
     assert set(item.assets) == given | {"buildings_csv", "buildings_geojson"}
     for asset in item.assets.values():
@@ -177,7 +190,7 @@ def test_the_stac_item_is_valid_and_its_links_lead_somewhere(village):
     west, south, east, north = item.bbox
     assert 39 < west < east < 40 and -6 < south < north < -5
     content = json.loads(path.read_text())
-    del content["geometry"]
+    del content["geometry"], content["stac_extensions"]
     with pytest.raises(pystac.errors.STACValidationError):
         pystac.validation.validate_dict(content)
 
@@ -190,7 +203,7 @@ def test_the_stac_item_claims_no_date_that_the_image_does_not_tell(village, sour
     dated = index.model_copy(update={"grid": grid})
     output, _ = export((root, image, dated, detections), "output", labels=False)
     item = pystac.Item.from_file(str(output / "a.stac.json"))
-    assert item.validate()
+    assert core_schemas(item)
     updated = item.assets["image"].extra_fields.get("updated")
     if source == "image":
         assert item.datetime.isoformat() == "2018-04-30T09:12:00+00:00"
@@ -199,6 +212,48 @@ def test_the_stac_item_claims_no_date_that_the_image_does_not_tell(village, sour
         assert item.properties["datetime"] is None and item.properties["start_datetime"] < "1901"
         last, changed = (date, date) if source == "file" else ("9999-12-31T23:59:59Z", None)
         assert (item.properties["end_datetime"], updated) == (last, changed)
+
+
+def test_the_stac_item_tells_where_the_pixels_lie(village):
+    root, image, index, detections = village
+    askew = Affine.translation(LEFT, TOP) @ Affine.rotation(30) @ Affine.scale(METRES, -2 * METRES)
+    with rasterio.open(image, "r+") as dst:
+        dst.transform = askew
+    coarse = index.grid.model_copy(
+        update={"transform": (askew @ Affine.scale(2))[:6], "width": 175, "height": 100}
+    )
+    output, _ = export(
+        (root, image, index.model_copy(update={"grid": coarse}), detections), "output", labels=False
+    )
+    item = pystac.Item.from_file(str(output / "a.stac.json"))
+    covered = shapely.geometry.shape(item.geometry)
+    corners = [askew @ corner for corner in ((0, 0), (350, 0), (350, 200), (0, 200))]
+    (expected,) = reproject([shapely.Polygon(corners)], CRS, LONLAT)
+    assert shapely.area(shapely.symmetric_difference(covered, expected)) < 1e-4 * expected.area
+    assert covered.exterior.is_ccw and item.bbox == list(covered.bounds)
+    assert item.properties["gsd"] == pytest.approx(1.5 * METRES, rel=1e-3)
+    place = ProjectionExtension.ext(item)
+    assert (place.code, place.wkt2, place.shape) == (CRS, None, [200, 350])
+    assert place.transform == pytest.approx(askew[:6])
+
+
+def test_the_stac_item_holds_a_crs_without_a_code_as_text():
+    crs = "PROJCRS[...]"
+    known = ("2026-01-01T00:00:00Z", "image")
+    told = stac_item(
+        "a",
+        shapely.box(39, -6, 40, -5),
+        known,
+        1.0,
+        crs,
+        (1, 1),
+        [1, 0, 0, 0, -1, 0],
+        {},
+        {},
+        [],
+        is_cog=False,
+    )
+    assert told["properties"]["proj:code"] is None and told["properties"]["proj:wkt2"] == crs
 
 
 def test_an_image_to_be_read_in_parts_is_told_so(village):
@@ -225,10 +280,15 @@ def test_buildings_of_coarser_windows_count(village):
 def test_the_stac_item_tells_of_every_published_format(village):
     output, _ = export(village, "output", labels=False, formats=FORMATS)
     item = pystac.Item.from_file(str(output / "a.stac.json"))
-    assert item.validate()
+    assert core_schemas(item)
     files = {name: asset.href for name, asset in item.assets.items() if name.startswith("buildings_")}
     assert files == {f"buildings_{name}": f"a.{name}" for name in FORMATS}
     assert all((output / file).stat().st_size for file in files.values())
+
+
+def test_a_project_leaves_the_units_to_the_crs():
+    feet = project("a", "a.gpkg", ["hut"], ProjectImage("a.tif", "EPSG:2263", (0, 0, 1, 1)))
+    assert "foot" in feet and "meters" not in feet
 
 
 def qgis(output, picture):
@@ -250,6 +310,7 @@ def test_qgis_opens_the_project_as_it_is_meant(village, tmp_path):
     found, complaints = qgis(output, tmp_path / "map.png")
     assert "Warning" not in complaints
     assert (found["read"], found["title"], found["crs"]) == (True, "Buildings in a", CRS)
+    assert found["units"] == "meters"
     assert all(found["valid"].values()) and len(found["valid"]) == 6
     assert found["shown"] == ["review", "buildings", "image"]
     in_project = {name.removesuffix("_of_the_image"): told for name, told in found["layers"].items()}

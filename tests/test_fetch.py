@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Host:
     statuses: list[int] = field(default_factory=list)
     """Statuses of the coming answers."""
     resumes: bool = True
+    part: Callable[[int], slice] = lambda first: slice(first, None)
+    """What of the file a partial answer holds, by the byte from which on it was asked for."""
     asked: list[str] = field(default_factory=list)
     """Range of every request."""
     address: str = ""
@@ -60,8 +63,12 @@ def host():
                 self.send_header("Content-Range", f"bytes */{len(state.content)}")
                 self.send_header("Content-Length", "0")
                 return self.end_headers()
-            body = state.content[first:]
+            size, held = len(state.content), state.part(first) if match else slice(None)
+            body = state.content[held]
             self.send_response(206 if match else 200)
+            if match:
+                last = min(held.stop or size, size) - 1
+                self.send_header("Content-Range", f"bytes {held.start}-{last}/{size}")
             self.send_header("Content-Length", str(len(body)))
             if state.version:
                 self.send_header("ETag", state.version)
@@ -96,6 +103,23 @@ def test_it_goes_on_where_the_connection_broke(host, content, tmp_path):
     assert host.asked == ["", "bytes=100000-", "bytes=150000-"]
     assert told[-1] == (300_000, 300_000)
     assert names(target.parent) == ["a.tif"]
+
+
+@pytest.mark.parametrize(
+    "part, asked",
+    [
+        (lambda first: slice(0, None), ["bytes=100000-"]),
+        (lambda first: slice(first // 2, None), ["bytes=100000-", ""]),
+        (lambda first: slice(first, first + 150_000), ["bytes=100000-", "bytes=250000-"]),
+    ],
+    ids=["from the start", "from elsewhere", "not to the end"],
+)
+def test_an_answer_with_another_part_than_asked_for_damages_nothing(host, content, tmp_path, part, asked):
+    host.content, host.breaks_after, host.part = content, [100_000], part
+    rules = FetchRules(attempts=3, first_wait_s=0.01, timeout_s=5)
+    assert fetch(host.address, tmp_path / "a.tif", rules=rules) == 300_000
+    assert (tmp_path / "a.tif").read_bytes() == content
+    assert host.asked == ["", *asked]
 
 
 def test_it_gives_up_when_nothing_comes_and_goes_on_the_next_time(host, content, tmp_path):

@@ -387,6 +387,9 @@ def test_area_is_one_geometry_in_the_images_crs(tmp_path):
         tmp_path / "a.geojson"
     )
     assert read_area(tmp_path / "a.geojson", UTM).area == pytest.approx(150, rel=1e-4)
+    spiked = shapely.Polygon([(0, 0), (10, 0), (10, 10), (20, 10), (10, 10), (0, 10)])
+    frame([spiked], crs=UTM).to_file(tmp_path / "c.gpkg")
+    assert read_area(tmp_path / "c.gpkg", UTM).geom_type == "Polygon"
     frame([shapely.Point(39, -5)], crs="EPSG:4326").to_file(tmp_path / "b.geojson")
     with pytest.raises(LabelError, match="no polygon"):
         read_area(tmp_path / "b.geojson", UTM)

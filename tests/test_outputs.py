@@ -147,6 +147,17 @@ def test_buildings_come_back(tmp_path, name, n):
     assert back[short["conf_completed"]].tolist() == [0.93] * 2 * n
 
 
+@pytest.mark.filterwarnings("error")
+def test_batches_without_a_building_say_nothing_of_a_geoparquet_s_box(tmp_path):
+    for name, frames in (("some", [frame(0), frame(2)]), ("none", [frame(0), frame(0)])):
+        write("parquet", tmp_path / name, frames)
+    some, none = (
+        json.loads(parquet.read_metadata(tmp_path / name).metadata[b"geo"])["columns"]["geometry"]
+        for name in ("some", "none")
+    )
+    assert some["bbox"] == frame(2).total_bounds.tolist() and "bbox" not in none
+
+
 @pytest.mark.parametrize("name", ["pmtiles", "mbtiles"])
 def test_map_tiles_hold_every_building_near_its_place(tmp_path, name):
     path = tmp_path / f"b.{name}"

@@ -36,6 +36,12 @@ def test_fill_holes():
     assert fill_holes(geometries(court), 1e6)[0].equals(box(0, 0, 100, 100))
 
 
+def test_polygonal_keeps_all_polygons_of_a_repaired_ring():
+    crossed = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2), (-3, 2), (0, 2)])
+    (repaired,) = polygonal(geometries(shapely.make_valid(crossed)))
+    assert repaired.geom_type == "MultiPolygon" and repaired.area == 2
+
+
 def test_polygonal():
     house, line = box(0, 0, 5, 5), shapely.LineString([(0, 0), (1, 1)])
     found = polygonal(geometries(house, shapely.GeometryCollection([house, line]), line, shapely.Polygon()))

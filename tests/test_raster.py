@@ -12,6 +12,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 
 from pipeline.errors import RasterError, SettingsError, SourceError
+from pipeline.frames import LONLAT, reproject
 from pipeline.raster import Imagery, Raster, read_grid, validity
 from pipeline.raster import grid as grid_module
 from pipeline.schema import Window
@@ -19,6 +20,7 @@ from pipeline.tiling import TilingRules, tile_windows
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HALF_METRE = Affine(0.5, 0, 530_000, 0, -0.5, 9_366_000)
+FULL_DISK = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +datum=WGS84 +units=m"
 STRIPED = {"tiled": False}
 TILED = {"tiled": True, "blockxsize": 128, "blockysize": 128}
 JPEG = TILED | {"compress": "jpeg", "photometric": "ycbcr", "jpeg_quality": 75}
@@ -386,14 +388,20 @@ def test_heights_are_left_out_of_the_crs(tmp_path):
     assert read_grid(path).crs == "EPSG:32737"
 
 
-def test_a_crs_without_a_code_is_kept_as_text(tmp_path):
-    path = write(
-        tmp_path / "a.tif",
-        ground(),
-        crs="+proj=tmerc +lat_0=0 +lon_0=39.4 +k=0.9998 +x_0=530000 +datum=WGS84",
-    )
-    grid = read_grid(path)
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "+proj=tmerc +lat_0=0 +lon_0=39.4 +k=0.9998 +x_0=530000 +datum=WGS84",
+        # Of this ellipsoid in this zone PROJ knows Arc 1960, whose datum lies 250 m elsewhere.
+        "+proj=utm +zone=37 +south +ellps=clrk80 +units=m",
+    ],
+    ids=["of a zone of its own", "of an unknown datum"],
+)
+def test_a_crs_without_a_code_is_kept_as_text(tmp_path, crs):
+    grid = read_grid(write(tmp_path / "a.tif", ground(), crs=crs))
     assert grid.srid is None and grid.crs.startswith("PROJCRS[")
+    (point,) = reproject([shapely.Point(530_000, 9_366_000)], grid.crs, LONLAT)
+    assert point.equals_exact(reproject([shapely.Point(530_000, 9_366_000)], crs, LONLAT)[0], 1e-9)
     assert grid.ground_m_per_px == pytest.approx((0.5, 0.5), rel=1e-2)
 
 
@@ -453,6 +461,22 @@ REFUSED = {
             path, ground(), crs="EPSG:32760", transform=Affine(10, 0, 818800, 0, -10, 8140000)
         ),
         "across the antimeridian.*-projwin",
+    ),
+    "a longitude across the end": (
+        lambda path: write(
+            path, ground(), crs="EPSG:4326", transform=Affine(1e-6, 0, 179.9999, 0, -1e-6, -17)
+        ),
+        "across the antimeridian.*180.0003.*-projwin",
+    ),
+    "longitudes beyond the end": (
+        lambda path: write(path, ground(), crs="EPSG:4326", transform=Affine(1e-6, 0, 181, 0, -1e-6, -17)),
+        "not between -180 and 180.*181.0000.*-a_ullr",
+    ),
+    "a disk in space": (
+        lambda path: write(
+            path, ground(300, 300), crs=FULL_DISK, transform=Affine(4e4, 0, -6e6, 0, -4e4, 6e6)
+        ),
+        "a part of it has no place on the earth.*gdalwarp",
     ),
     "palette": (palette, "paletted images are not read.*-expand rgb"),
     "complex": (lambda path: write(path, ground(dtype="complex64")), "complex values are no picture"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -317,6 +318,22 @@ def test_many_buildings_stay_light(plain, monkeypatch):
     drawn = [feature["properties"]["id"] - 1 for feature in layer]
     assert areas[drawn].min() >= np.delete(areas, drawn).max()
     assert f"{n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") in Outline(page).words
+
+
+def test_what_the_map_cannot_show_is_not_written(monkeypatch):
+    monkeypatch.setattr(vectors, "VECTOR_BYTES", 2**14)
+    monkeypatch.setattr(vectors, "_AT_ONCE", 50)
+    left = np.arange(0, 20_000, 10)
+    squares, written = shapely.box(left, 0, left + 1 + left % 7, 9), []
+
+    def properties(row):
+        written.append(row)
+        return {"id": row}
+
+    layer = vectors.map_layer(squares, properties, 1.0)
+    assert layer.total == len(squares) == 2000
+    assert 50 < len(layer.rows) < 200 and len(written) == len(layer.rows) + 1
+    assert [part["properties"]["id"] for part in json.loads(layer.geojson)["features"]] == list(layer.rows)
 
 
 def test_no_page_outgrows_its_bound(scored, monkeypatch):

@@ -14,6 +14,7 @@ from pipeline.atomic import atomic, scratch_folder, write_atomic
 from pipeline.errors import ArtifactError, RasterError, SettingsError, SourceError
 from pipeline.inputs import fingerprint
 from pipeline.provenance import Stopwatch
+from pipeline.review.returned import returned_files
 from pipeline.targets import FetchedTarget, PublishedTarget, Workspace
 
 
@@ -121,6 +122,17 @@ def test_fingerprints_follow_what_lies_beside_whatever_its_case(tmp_path, name, 
     assert alone != first != fingerprint(path)
     (tmp_path / "other.tfw").touch()
     assert fingerprint(path) != first and fingerprint(path)["files"].keys() == {name, beside}
+
+
+def test_notes_that_macos_keeps_beside_files_are_no_inputs(tmp_path):
+    for kind, name in (("images", "a.tif"), ("labels", "a.geojson"), ("returned", "anna.gpkg")):
+        folder = tmp_path / "input" / "test" / kind
+        folder.mkdir(parents=True)
+        for path in (folder / name, folder / f"._{name}"):
+            path.touch()
+    workspace = Workspace(tmp_path)
+    assert workspace.images_of("test") == workspace.labels_everywhere() == ["a"]
+    assert [path.name for path in returned_files(folder)] == ["anna.gpkg"]
 
 
 def mosaic(path: Path, *sources: str, tag: str = "SourceFilename") -> Path:

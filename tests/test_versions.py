@@ -19,7 +19,7 @@ from sql import read_sql
 
 UTM = "EPSG:32737"
 LOCAL = "+proj=laea +lat_0=-5.75 +lon_0=39.3 +datum=WGS84 +units=m"
-LIMITS = CheckRules().limits(1.0)
+LIMITS = CheckRules().limits((1.0, 1.0))
 X, Y = 533000.0, 9367000.0
 
 pytestmark = pytest.mark.timeout(120)
@@ -223,23 +223,39 @@ def random_scene(seed: int) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame, Grounds
     return labels, predictions, Grounds(footprint, footprint.difference(hole))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_views_and_frames_find_the_same(store, seed):
+METRES, DEGREES = ("EPSG:32737", (1.0, 1.0)), ("EPSG:4326", (1.8e-5, 9e-6))
+"""A CRS and its units in a metre on the ground, along x and y."""
+
+
+@pytest.mark.parametrize("seed, frame", [(0, METRES), (1, METRES), (2, METRES), (3, DEGREES), (4, DEGREES)])
+def test_views_and_frames_find_the_same(store, seed, frame):
     labels, predictions, grounds = random_scene(seed)
-    limits = CheckRules(
-        region_m=10, region_predictions=1, area_deviations=1.5, compactness=0.4, match_iou=0.5
-    ).limits(1.0)
+    crs, units = frame
+    rules = CheckRules(region_m=10, region_predictions=1, area_deviations=1.5, compactness=0.4, match_iou=0.5)
+    expected = find(
+        labels,
+        predictions,
+        rules.limits((1.0, 1.0)),
+        footprint=grounds.footprint,
+        valid_ground=grounds.valid,
+    )
+
+    def placed(geometries):
+        return shapely.transform(np.asarray(geometries, dtype=object), lambda xy: xy * units)
+
+    labels, predictions = (
+        rows.set_geometry(placed(rows.geometry.values), crs=crs) for rows in (labels, predictions)
+    )
     store.add("a", version("drawn"), labels)
     store.add("a", version("net", "model"), predictions)
     store.add("b", version("drawn"), predictions)
     store.add("a", version("other", "model"), predictions.iloc[:3])
-    found, shift = store.check("a", "drawn", "net", limits, grounds)
-    expected = find(labels, predictions, limits, footprint=grounds.footprint, valid_ground=grounds.valid)
+    found, shift = store.check("a", "drawn", "net", rules.limits(units), Grounds(*placed(grounds)))
     assert len(set(expected["rule"])) >= 10, "the scene has most faults"
     for column in ("rule", "row_id", "other_id"):
         assert found[column].tolist() == expected[column].tolist()
     assert found["value"].to_numpy() == pytest.approx(expected["value"].to_numpy(), rel=1e-9, abs=1e-12)
-    areas = [np.nan_to_num(shapely.area(one.geometry.values)) for one in (found, expected)]
+    areas = [np.nan_to_num(shapely.area(one)) for one in (found.geometry, placed(expected.geometry))]
     assert areas[0] == pytest.approx(areas[1])
     assert (shift.dx, shift.dy) == pytest.approx((1.2, 1.2), abs=0.3)
 
@@ -273,7 +289,7 @@ def test_views_of_an_older_database_are_renewed(postgis_url, tmp_path):
     engine, store = empty(postgis_url), open_versions(postgis_url, tmp_path)
     store.add("a", version("drawn"), row_frame([house(0, 0), house(0, 0)], UTM))
     with engine.begin() as connection:
-        connection.exec_driver_sql("DROP FUNCTION jengo.matching_rows CASCADE")
+        connection.exec_driver_sql("DROP FUNCTION jengo.in_metres CASCADE")
         connection.exec_driver_sql(
             "CREATE OR REPLACE VIEW jengo.check_overlaps AS TABLE jengo.check_geometry"
         )
@@ -285,7 +301,7 @@ def test_views_of_an_older_database_are_renewed(postgis_url, tmp_path):
 def test_limits_of_the_views_are_those_of_the_rules():
     """Whoever opens the views by hand sees what the pipeline sees, in a CRS of metres."""
     views = read_sql("checks.sql")
-    for name, value in CheckRules().limits(1.0).items():
+    for name, value in CheckRules().limits((1.0, 1.0)).items():
         asked = views.count(f"check_limit('{name}',")
         # Whether a shift counts is told from the view's row.
         assert asked == views.count(f"check_limit('{name}', {value:g})")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from pipeline.checks.rules import RULES
+from pipeline.checks.rules import RULES, units_of
 from pipeline.matching import overlapping_pairs
 
 FINDING_COLUMNS = ["rule", "row_id", "other_id", "value", "geometry"]
@@ -134,7 +134,8 @@ def _outliers(rows: _Rows, limits: Mapping[str, float]) -> Iterator[pd.DataFrame
     if spread > 0 and len(logs) >= limits["outlier_rows"]:
         far = off / spread > limits["area_deviations"]
         yield _table("area_outlier", rows.ids[far], -1, (off / spread)[far], rows.polygons[far])
-    compactness = 4 * np.pi * rows.areas / shapely.length(rows.polygons) ** 2
+    shapes = shapely.transform(rows.polygons, lambda xy: xy / units_of(limits))
+    compactness = 4 * np.pi * shapely.area(shapes) / shapely.length(shapes) ** 2
     thin = compactness < limits["compactness"]
     yield _table("shape_outlier", rows.ids[thin], -1, compactness[thin], rows.polygons[thin])
 
@@ -188,11 +189,11 @@ def _against(
 
 def _regions(labels: _Rows, unlabelled: np.ndarray, limits: Mapping[str, float]) -> pd.DataFrame:
     """Squares with several unlabelled predictions and no label."""
-    side = limits["region"]
+    sides = limits["region"] * units_of(limits)
     xy = shapely.get_coordinates(shapely.centroid(unlabelled))
-    cells, counts = np.unique(np.floor(xy / side).astype(np.int64), axis=0, return_counts=True)
-    corners = cells.reshape(-1, 2) * side
-    squares = shapely.box(*corners.T, *(corners + side).T)
+    cells, counts = np.unique(np.floor(xy / sides).astype(np.int64), axis=0, return_counts=True)
+    corners = cells.reshape(-1, 2) * sides
+    squares = shapely.box(*corners.T, *(corners + sides).T)
     touched = np.unique(shapely.STRtree(labels.polygons).query(squares, predicate="intersects")[0])
     kept = (counts >= limits["region_predictions"]) & ~np.isin(np.arange(len(squares)), touched)
     return _table("unlabelled_region", -1, -1, counts[kept].astype(float), squares[kept])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+
+import numpy as np
 
 from pipeline.limits import AMOUNT, SHARE, check_limits
 
@@ -77,14 +80,18 @@ class CheckRules:
         """
         check_limits(self, _LIMITS)
 
-    def limits(self, units_per_m: float) -> dict[str, float]:
-        """The knobs by name, lengths in units of a CRS and named without `_m`.
+    def limits(self, units_per_m: Sequence[float]) -> dict[str, float]:
+        """The knobs by name, lengths without their `_m`, and `units_x` and `units_y` of a metre.
 
         Args:
-            units_per_m: units of the CRS in a metre on the ground, about.
+            units_per_m: units of the CRS in a metre on the ground, along x and along y: degrees of longitude
+                are shorter than those of latitude.
         """
-        values = {field.name: float(getattr(self, field.name)) for field in fields(self)}
-        return {
-            name.removesuffix(_LENGTH): value * (units_per_m if name.endswith(_LENGTH) else 1.0)
-            for name, value in values.items()
-        }
+        units_x, units_y = units_per_m
+        knobs = {field.name.removesuffix(_LENGTH): float(getattr(self, field.name)) for field in fields(self)}
+        return knobs | {"units_x": float(units_x), "units_y": float(units_y)}
+
+
+def units_of(limits: Mapping[str, float]) -> np.ndarray:
+    """float64[2], units of the CRS in a metre along x and along y."""
+    return np.array([limits["units_x"], limits["units_y"]])

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
+from pipeline.checks.rules import units_of
+
 MIN_AREA_RATIO = 0.5
 """Area of the smaller over the larger of a pair, from which it votes."""
 REACH = 1.5
@@ -21,7 +23,7 @@ REACH = 1.5
 
 
 class Shift(NamedTuple):
-    """The way from labels to predictions that most pairs agree on, in units of the CRS."""
+    """The way from labels to predictions that most pairs agree on, in metres along the axes of the CRS."""
 
     dx: float
     dy: float
@@ -47,10 +49,10 @@ def find_shift(labels: np.ndarray, predictions: np.ndarray, limits: Mapping[str,
 
     Args:
         labels: object[n] of valid polygons.
-        predictions: object[m] of valid polygons, same frame.
+        predictions: object[m] of valid polygons, same CRS.
         limits: as `CheckRules.limits` gives them.
     """
-    label, vectors = _votes(labels, predictions, limits["shift_search"])
+    label, vectors = _votes(labels, predictions, limits["shift_search"], units_of(limits))
     if not len(label):
         return NO_SHIFT
     cells = np.floor(vectors / limits["shift_cell"] + 0.5).astype(np.int64)
@@ -64,16 +66,18 @@ def find_shift(labels: np.ndarray, predictions: np.ndarray, limits: Mapping[str,
     return Shift(dx, dy, having / len(labels), having)
 
 
-def _votes(labels: np.ndarray, predictions: np.ndarray, search: float) -> tuple[np.ndarray, np.ndarray]:
-    """int64[v], the label of every pair that votes; float64[v, 2], the way to its prediction."""
+def _votes(
+    labels: np.ndarray, predictions: np.ndarray, search: float, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """int64[v], the label of every pair that votes; float64[v, 2], the way to its prediction in metres."""
     if not len(labels) or not len(predictions):
         return np.empty(0, dtype=np.int64), np.empty((0, 2))
     from_xy, to_xy = _centres(labels), _centres(predictions)
-    boxes = shapely.box(*(from_xy - search).T, *(from_xy + search).T)
+    boxes = shapely.box(*(from_xy - search * units).T, *(from_xy + search * units).T)
     label, prediction = shapely.STRtree(shapely.points(to_xy)).query(boxes)
     areas, other_areas = shapely.area(labels)[label], shapely.area(predictions)[prediction]
     alike = np.minimum(areas, other_areas) >= MIN_AREA_RATIO * np.maximum(areas, other_areas)
-    vectors = to_xy[prediction] - from_xy[label]
+    vectors = (to_xy[prediction] - from_xy[label]) / units
     kept = alike & (np.abs(vectors) <= search).all(axis=1)
     return label[kept], vectors[kept]
 

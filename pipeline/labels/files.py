@@ -15,6 +15,7 @@ import shapely
 from pipeline.confinement import NO_NETWORK, check_label_file
 from pipeline.errors import LabelError, SourceError
 from pipeline.frames import reproject
+from pipeline.polygons import polygonal
 from pipeline.untouched import untouched
 
 MAX_CORNERS = 1_000_000
@@ -99,8 +100,9 @@ def read_area(path: Path | str, crs: Any) -> shapely.Geometry:
         LabelError: as `read_label_file`, or it holds no polygon.
     """
     frame = read_label_file(path)
-    polygonal = frame.geometry[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
-    area = shapely.union_all(shapely.make_valid(reproject(polygonal, frame.crs, crs, where=path)))
+    drawn = frame.geometry[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    placed = shapely.make_valid(reproject(drawn, frame.crs, crs, where=path))
+    area = shapely.union_all(polygonal(placed))
     if not area.area:
         raise LabelError("no polygon", where=path, remedy="Draw the labelled area, or remove the file.")
     return area

@@ -85,13 +85,13 @@ def write_parquet(
     geo = orjson.loads(first.schema.metadata[b"geo"])
     bounds = np.empty((0, 4))
     with parquet.ParquetWriter(path, first.schema.remove_metadata(), compression="zstd") as writer:
-        for batch in batches:
+        for batch in filter(len, batches):
             writer.write_table(_parquet_table(batch).replace_schema_metadata())
             bounds = np.vstack([bounds, batch.total_bounds])
         geo["columns"]["geometry"]["geometry_types"] = ["Polygon"]
         geo["columns"]["geometry"].pop("bbox", None)
         if len(bounds):
-            box = np.r_[np.nanmin(bounds[:, :2], axis=0), np.nanmax(bounds[:, 2:], axis=0)]
+            box = np.r_[bounds[:, :2].min(axis=0), bounds[:, 2:].max(axis=0)]
             geo["columns"]["geometry"]["bbox"] = box.tolist()
         # The box of everything is known only now.
         writer.add_key_value_metadata({"geo": orjson.dumps(geo).decode()})

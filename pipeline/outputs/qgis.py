@@ -101,8 +101,6 @@ def project(title: str, package: str, categories: Sequence[str], image: ProjectI
     _srs(ElementTree.SubElement(root, "projectCrs"), image.crs)
     tree = ElementTree.SubElement(root, "layer-tree-group")
     canvas = ElementTree.SubElement(root, "mapcanvas", name="theMapCanvas")
-    units = "degrees" if CRS.from_user_input(image.crs).is_geographic else "meters"
-    ElementTree.SubElement(canvas, "units").text = units
     extent = ElementTree.SubElement(canvas, "extent")
     for edge, place in zip(("xmin", "ymin", "xmax", "ymax"), image.bounds, strict=True):
         ElementTree.SubElement(extent, edge).text = repr(place)
@@ -148,9 +146,7 @@ def _describe(entry: ElementTree.Element, layer: str, source: str, provider: str
 
 
 def _srs(parent: ElementTree.Element, crs: str) -> None:
-    known = CRS.from_user_input(crs)
     reference = ElementTree.SubElement(parent, "spatialrefsys", nativeFormat="Wkt")
-    ElementTree.SubElement(reference, "wkt").text = known.to_wkt()
-    authority = known.to_authority()
-    if authority:
-        ElementTree.SubElement(reference, "authid").text = ":".join(authority)
+    ElementTree.SubElement(reference, "wkt").text = CRS.from_user_input(crs).to_wkt()
+    if crs.startswith("EPSG:"):
+        ElementTree.SubElement(reference, "authid").text = crs

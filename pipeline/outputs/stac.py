@@ -8,6 +8,7 @@ from typing import Any
 
 import pystac
 import shapely
+from pystac.extensions.projection import ProjectionExtension
 
 from pipeline.schema import DateSource
 
@@ -40,13 +41,15 @@ def stac_item(
     observed: tuple[str, DateSource],
     gsd_m: float,
     crs: str,
+    shape: tuple[int, int],
+    transform: Sequence[float],
     assets: Mapping[str, str],
     counts: Mapping[str, Any],
     categories: Sequence[str],
     *,
     is_cog: bool,
 ) -> dict[str, Any]:
-    """The Item as a JSON object, valid by the STAC core.
+    """The Item as a JSON object, valid by the STAC core and its projection extension.
 
     Args:
         image_id: the Item's id.
@@ -54,19 +57,29 @@ def stac_item(
         observed: when it was taken, ISO 8601, and who says so. Of an image that does not, `datetime` is null,
             the time it was taken in ends when its file changed, and so says `updated` of the asset `image`.
         gsd_m: ground length of a pixel in metres.
-        crs: of the image.
+        crs: of the image, 'EPSG:<code>' or WKT 2.
+        shape: rows and columns of the image's file.
+        transform: of the image's file, (a, b, c, d, e, f) in rasterio's order.
         assets: path relative to the Item, or URL, by name.
         counts: what was found, by name; `jengo:` is put before each.
         categories: the k names.
         is_cog: whether the asset `image` is a cloud-optimized GeoTIFF, of which clients read parts.
     """
+    covered = shapely.orient_polygons(shapely.transform(footprint_lonlat, lambda xy: xy.round(8)))
     item = pystac.Item(
         id=image_id,
-        geometry=shapely.geometry.mapping(footprint_lonlat),
-        bbox=[round(value, 8) for value in shapely.bounds(footprint_lonlat).tolist()],
+        geometry=shapely.geometry.mapping(covered),
+        bbox=shapely.bounds(covered).tolist(),
         **_times(*observed),
         properties={"gsd": round(gsd_m, 6), "jengo:crs": crs, "jengo:categories": list(categories)}
         | {f"jengo:{name}": value for name, value in counts.items()},
+    )
+    has_code = crs.startswith("EPSG:")
+    ProjectionExtension.ext(item, add_if_missing=True).apply(
+        code=crs if has_code else None,
+        wkt2=None if has_code else crs,
+        shape=list(shape),
+        transform=list(transform),
     )
     for name, href in assets.items():
         ending = "." + href.rpartition(".")[2].lower()

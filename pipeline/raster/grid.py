@@ -16,8 +16,8 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from rasterio.enums import ColorInterp
 
-from pipeline.errors import RasterError
-from pipeline.frames import grid_lonlat_bounds, ground_m_per_px
+from pipeline.errors import LabelError, RasterError
+from pipeline.frames import exact_crs, grid_lonlat_bounds, ground_m_per_px
 from pipeline.raster.resolution import at_resolution
 from pipeline.raster.source import Imagery, is_remote, naming, opened
 from pipeline.raster.validity import blank, is_tagged
@@ -27,6 +27,7 @@ _MAX_PIXELS = 2**40
 _MAX_BLOCK_BYTES = 2**30
 _SAMPLE_PX = 1024
 _HALF_THE_GLOBE = 180  # degrees
+_ROUNDING = 1e-9  # degrees: a tenth of a millimetre
 
 
 def read_grid(path: str | Path, imagery: Imagery | None = None) -> Grid:
@@ -171,8 +172,8 @@ def _crs(src: rasterio.DatasetReader, path: str | Path) -> tuple[str, int | None
             found=src.crs.to_wkt()[:60],
             remedy="State it anew: rio edit-info --crs EPSG:<code>.",
         ) from error
-    srid = crs.to_epsg()
-    return (crs.to_wkt("WKT2_2019"), None) if srid is None else (f"EPSG:{srid}", srid)
+    text = exact_crs(crs)
+    return text, int(text.removeprefix("EPSG:")) if text.startswith("EPSG:") else None
 
 
 def _transform(
@@ -199,13 +200,29 @@ def _transform(
 
 
 def _check_longitudes(grid: Grid, path: str | Path) -> None:
-    """Refuse an image across the antimeridian: files in degrees would draw its buildings around the globe."""
-    west, _, east, _ = grid_lonlat_bounds(grid)
-    if east - west > _HALF_THE_GLOBE:
+    """Refuse what files in degrees cannot hold: they would draw it around the globe, or not at all."""
+    try:
+        west, _, east, _ = grid_lonlat_bounds(grid)
+    except LabelError as error:
+        raise RasterError(
+            "a part of it has no place on the earth",
+            where=path,
+            remedy="Cut the ground you mean out of it: gdalwarp -t_srs EPSG:<code> -te.",
+        ) from error
+    found = f"longitudes {west:.4f} to {east:.4f}"
+    if west >= _HALF_THE_GLOBE or east <= -_HALF_THE_GLOBE:
+        raise RasterError(
+            "its longitudes are not between -180 and 180",
+            where=path,
+            found=found,
+            remedy="Move it by 360 degrees: gdal_translate -a_ullr.",
+        )
+    beyond = west < -_HALF_THE_GLOBE - _ROUNDING or east > _HALF_THE_GLOBE + _ROUNDING
+    if beyond or east - west > _HALF_THE_GLOBE:
         raise RasterError(
             "lies across the antimeridian, or spans half the globe",
             where=path,
-            found=f"longitudes {west:.4f} to {east:.4f}",
+            found=found,
             remedy="Cut it in two at 180 degrees: gdal_translate -projwin.",
         )
 

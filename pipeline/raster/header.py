@@ -19,6 +19,8 @@ class Header:
 
     width: int
     height: int
+    transform: tuple[float, float, float, float, float, float]
+    """Rasterio's (a, b, c, d, e, f)."""
     bands: int
     bytes_per_px: int
     """Of all bands, decoded."""
@@ -65,6 +67,7 @@ def read_header(path: str | Path, imagery: Imagery | None = None) -> Header:
         return Header(
             width=src.width,
             height=src.height,
+            transform=src.transform[:6],
             bands=src.count,
             bytes_per_px=sum(np.dtype(dtype).itemsize for dtype in src.dtypes),
             block=(width, height),

@@ -121,27 +121,21 @@ def _layers(context: ReportContext) -> tuple[Layer, Layer | None]:
         len(context.polygons_px), 0 if truths is None else len(truths), matches, context.judged
     )
     sharpest = context.pyramid.factor if context.pyramid else _px_per_overview_px(context)
-    buildings = [
-        {"id": row + 1, "c": category, "p": round(confidence, 3), "a": round(area, 1), "o": outcome}
-        for row, (category, confidence, area, outcome) in enumerate(
-            zip(
-                np.asarray(context.building_categories).tolist(),
-                np.asarray(context.confidences, dtype=float).tolist(),
-                np.asarray(context.areas_m2, dtype=float).tolist(),
-                found.tolist(),
-                strict=True,
-            )
-        )
-    ]
-    layer = map_layer(context.polygons_px, buildings, sharpest)
-    if truths is None or context.truth_categories is None:
+    categories, known = context.building_categories, context.truth_categories
+
+    def building(row: int) -> dict[str, Any]:
+        confidence, area = float(context.confidences[row]), float(context.areas_m2[row])
+        about = {"id": row + 1, "c": int(categories[row]), "p": round(confidence, 3), "a": round(area, 1)}
+        return about | {"o": found[row]}
+
+    layer = map_layer(context.polygons_px, building, sharpest)
+    if truths is None or known is None:
         return layer, None
-    categories = np.asarray(context.truth_categories).tolist()
-    labels = [
-        {"id": row + 1, "c": category, "o": outcome}
-        for row, (category, outcome) in enumerate(zip(categories, labelled.tolist(), strict=True))
-    ]
-    return layer, map_layer(truths, labels, sharpest)
+
+    def label(row: int) -> dict[str, Any]:
+        return {"id": row + 1, "c": int(known[row]), "o": labelled[row]}
+
+    return layer, map_layer(truths, label, sharpest)
 
 
 def _px_per_overview_px(context: ReportContext) -> float:

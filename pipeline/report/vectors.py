@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,10 @@ VECTOR_BYTES = 5 * 2**20
 """What the buildings' outlines, or the labels', hold at most as GeoJSON."""
 STRAY = 0.4
 """How far an outline may stray from its polygon, in pixels of the picture it is drawn on."""
+
+
+_AT_ONCE = 5000
+"""Polygons that are simplified and written together: the most that is made without being shown."""
 
 
 class Layer(NamedTuple):
@@ -28,13 +31,13 @@ class Layer(NamedTuple):
 
 
 def map_layer(
-    polygons_px: Sequence[Any] | np.ndarray, properties: Sequence[dict[str, Any]], px_per_drawn: float
+    polygons_px: Sequence[Any] | np.ndarray, properties: Callable[[int], dict[str, Any]], px_per_drawn: float
 ) -> Layer:
     """Polygons as GeoJSON in image pixels, the largest where all would exceed `VECTOR_BYTES`.
 
     Args:
         polygons_px: object[n]; None and what has no area is left out.
-        properties: of each polygon.
+        properties: of the polygon at a place.
         px_per_drawn: image pixels per pixel of the sharpest imagery they lie on.
     """
     polygons = np.array(polygons_px, dtype=object)
@@ -42,19 +45,31 @@ def map_layer(
     drawable = np.union1d(
         drawable, np.flatnonzero(~shapely.is_valid(polygons) & ~shapely.is_missing(polygons))
     )
-    drawn = shapely.simplify(polygons[drawable], STRAY * px_per_drawn, preserve_topology=True)
-    geometries = shapely.to_geojson(shapely.transform(drawn, lambda xy: xy.round(1) + 0.0)).tolist()
-    features = [
-        b'{"type":"Feature","properties":%b,"geometry":%b}' % (orjson.dumps(properties[row]), text.encode())
-        for row, text in zip(drawable.tolist(), geometries, strict=True)
-    ]
-    chosen = np.arange(len(features))
-    if sum(map(len, features)) > VECTOR_BYTES:
-        largest = np.argsort(-shapely.area(polygons[drawable]), kind="stable")
-        held = np.fromiter(accumulate(len(features[index]) for index in largest), np.int64)
-        chosen = np.sort(largest[held <= VECTOR_BYTES])
-    collection = b'{"type":"FeatureCollection","features":[%b]}' % b",".join(features[i] for i in chosen)
-    return Layer(collection.replace(b"<", b"\\u003c"), drawable[chosen], len(features))
+    largest = drawable[np.argsort(-shapely.area(polygons[drawable]), kind="stable")]
+    features, held = [], 0
+    for feature in _features(polygons, largest, properties, px_per_drawn):
+        held += len(feature)
+        if held > VECTOR_BYTES:
+            break
+        features.append(feature)
+    order = np.argsort(largest[: len(features)])
+    collection = b'{"type":"FeatureCollection","features":[%b]}' % b",".join(features[i] for i in order)
+    return Layer(collection.replace(b"<", b"\\u003c"), largest[order], len(largest))
+
+
+def _features(
+    polygons: np.ndarray, rows: np.ndarray, properties: Callable[[int], dict[str, Any]], px_per_drawn: float
+) -> Iterator[bytes]:
+    """The polygons of these rows as GeoJSON, one after the other."""
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        drawn = shapely.simplify(polygons[some], STRAY * px_per_drawn, preserve_topology=True)
+        geometries = shapely.to_geojson(shapely.transform(drawn, lambda xy: xy.round(1) + 0.0))
+        for row, text in zip(some.tolist(), geometries.tolist(), strict=True):
+            yield b'{"type":"Feature","properties":%b,"geometry":%b}' % (
+                orjson.dumps(properties(row)),
+                text.encode(),
+            )
 
 
 def svg_path(polygons_px: Sequence[Any] | np.ndarray, px_per_drawn: float) -> str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from pipeline.errors import LabelError
+from pipeline.inputs import files_in
 from pipeline.review.coco import is_coco, read_coco
 from pipeline.review.label_studio import is_label_studio, read_label_studio
 from pipeline.review.qgis import read_qgis
@@ -16,9 +17,7 @@ SUFFIXES = (".gpkg", ".json")
 
 def returned_files(folder: Path) -> list[Path]:
     """The files of a folder that may hold reviews, by name."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return files_in(folder, SUFFIXES)
 
 
 def read_returned(path: Path, round_: Round) -> list[TileReview]:

@@ -16,7 +16,7 @@ from pydantic import Field
 from pipeline.checks import RULES, CheckRules
 from pipeline.edge import EdgeCounts, cut_to_image
 from pipeline.errors import LabelError
-from pipeline.frames import footprint, px_to_crs, reproject
+from pipeline.frames import footprint, ground_m_per_px, px_to_crs, reproject
 from pipeline.labels import category_indices, clean_labels, read_area, read_label_file
 from pipeline.outputs import LONLAT
 from pipeline.polygons import polygonal
@@ -111,7 +111,8 @@ def check_labels(
     progress(0.0, f"reading {labels.name}")
     drawn, known, edge = drawn_rows(labels, grid, settings, version)
     store.add(index.image_id, version, drawn)
-    limits = rules.limits(units_per_m(grid))
+    metre = units_per_m(grid)
+    limits = rules.limits(metre)
     progress(0.2, "looking where the image shows nothing")
     grounds = find_grounds(index, source, imagery)
     progress(0.4, f"comparing {len(drawn):,} labels with buildings")
@@ -130,10 +131,9 @@ def check_labels(
         np.asarray(clean.geometry.values, dtype=object),
         np.array([places.get(name, -1) for name in clean["category"]], dtype=np.int64),
         settings.names,
-        (shift.dx, shift.dy) if shifted else None,
+        (shift.dx * metre[0], shift.dy * metre[1]) if shifted else None,
         footprint(grid),
     )
-    metre = units_per_m(grid)
     check = LabelCheck(
         image_id=index.image_id,
         version=version.name,
@@ -142,8 +142,8 @@ def check_labels(
         edge=edge,
         findings={rule: int(counts[rule]) for rule in RULES if rule in counts},
         shift=LabelShift(
-            east_m=shift.dx / metre,
-            north_m=shift.dy / metre,
+            east_m=shift.dx,
+            north_m=shift.dy,
             support=shift.support,
             labels=shift.labels,
             counts=shifted,
@@ -221,10 +221,14 @@ def find_grounds(index: TileIndex, source: Path | str, imagery: Imagery) -> Grou
     return Grounds(footprint(grid), valid)
 
 
-def units_per_m(grid: Grid) -> float:
-    """Units of the image's CRS in a metre on the ground, the mean of both axes."""
+def units_per_m(grid: Grid) -> tuple[float, float]:
+    """Units of the image's CRS in a metre on the ground at its centre, along x and along y."""
     a, b, _, d, e, _ = grid.transform
-    return float(np.sqrt(abs(a * e - b * d) / np.prod(grid.ground_m_per_px)))
+    side = float(np.sqrt(abs(a * e - b * d)))
+    (x, y), *_ = footprint(grid).centroid.coords
+    # An image's rows and columns may lie askew in its CRS: a pixel that does not is measured in their place.
+    across, along = ground_m_per_px((side, 0, x, 0, side, y), 0, 0, grid.crs)
+    return side / across, side / along
 
 
 def now() -> str:

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from pipeline.frames import crs_to_px, footprint, grid_lonlat_bounds, px_to_crs, reproject, window_boxes
+from pipeline.frames import (
+    crs_to_px,
+    footprint,
+    grid_lonlat_outline,
+    ground_m_per_px,
+    px_to_crs,
+    reproject,
+    window_boxes,
+)
 from pipeline.inputs import URL_PREFIXES
 from pipeline.outputs import LONLAT
 from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
@@ -242,17 +250,18 @@ def _item(
     published = {f"buildings_{name}": f"{stem}.{name}" for name in formats}
     # Map tiles are no file where there is no building.
     assets |= {name: file for name, file in published.items() if (output / file).exists()}
-    covered = shapely.box(*(round(value, 8) for value in grid_lonlat_bounds(index.grid)))
     told = {name: count for name, count in counts.items() if name != "review"}
-    grid = index.grid
+    grid, file = index.grid, read_header(source)
     return stac_item(
         stem,
-        covered,
+        grid_lonlat_outline(grid),
         (grid.observed, grid.observed_by),
-        grid.ground_m_per_px[0],
+        float(np.mean(ground_m_per_px(file.transform, file.width, file.height, grid.crs, where=source))),
         grid.crs,
+        (file.height, file.width),
+        file.transform,
         assets,
         told,
         labels.names,
-        is_cog=read_header(source).is_cog,
+        is_cog=file.is_cog,
     )

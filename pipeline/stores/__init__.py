@@ -17,6 +17,7 @@ import shapely
 from pyproj import CRS
 
 from pipeline.errors import StoreError
+from pipeline.frames import exact_crs
 from pipeline.names import check_image_id as check_image_id
 
 LABEL_COLUMNS = ["label_id", "source_row", "category", "geometry"]
@@ -88,17 +89,14 @@ def open_store(database_url: str, folder: Path) -> LabelStore:
 
 
 def crs_text(crs: Any) -> str:
-    """'EPSG:<code>' where the CRS is that code's, else WKT 2.
+    """The CRS as `exact_crs` tells it.
 
     Raises:
         StoreError: there is no CRS.
     """
     if crs is None:
         raise StoreError("labels without a CRS cannot be stored", remedy="Give them the image's CRS.")
-    crs = CRS.from_user_input(crs)
-    code = crs.to_epsg()
-    exact = code is not None and crs.equals(CRS.from_epsg(code), ignore_axis_order=True)
-    return f"EPSG:{code}" if exact else crs.to_wkt()
+    return exact_crs(crs)
 
 
 def check_tiles(image_id: str, labels_crs: Any, tiles: gpd.GeoDataFrame) -> None:

@@ -30,7 +30,7 @@ from sql import read_sql
 _MARKER = f"""SELECT version, kind, digest, round, made_at, crs, ST_AsBinary(ground) AS ground
 FROM {SCHEMA}.versions WHERE image_id = :image_id"""
 
-_NEWEST = "matching_rows"
+_NEWEST = "in_metres"
 """The function that came last to sql/checks.sql: a database without it has older views, or none."""
 
 
