@@ -296,6 +296,27 @@ def test_holes_and_crossings_drawn_in_qgis_come_back(tmp_path):
     assert vertices_changed(HOLED, found[1, "edited"].polygon_px) == 4
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32737", "EPSG:4326", "EPSG:3857", "EPSG:21037"])
+def test_buildings_that_qgis_saved_in_another_crs_come_back_where_they_were(tmp_path, crs):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT, RIGHT], CATEGORIES)
+    rows = pyogrio.read_dataframe(path, layer="buildings").to_crs(crs)
+    pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG")
+    edit(path, "UPDATE tiles SET status = 'done'")
+    assert set(verdicts(read_returned(path, ROUND))) == {(row, "accepted") for row in range(1, 6)}
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_buildings_that_came_back_without_a_crs_are_said_so(tmp_path):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT], CATEGORIES)
+    rows = pyogrio.read_dataframe(path, layer="buildings").set_crs(None, allow_override=True)
+    pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG")
+    edit(path, "UPDATE tiles SET status = 'done'")
+    with pytest.raises(LabelError, match=r"a\.gpkg: layer buildings has no CRS"):
+        read_returned(path, ROUND)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_tiles_answer_for_the_proposals_they_show_and_for_what_is_mostly_drawn_in_them(tmp_path, seed):
     chance, path = np.random.default_rng(seed), tmp_path / "a.gpkg"

@@ -17,7 +17,7 @@ import pyogrio
 import shapely
 
 from pipeline.errors import LabelError
-from pipeline.frames import crs_to_px, px_to_crs, window_box
+from pipeline.frames import crs_to_px, px_to_crs, reproject, window_box
 from pipeline.matching import valid_polygons
 from pipeline.qml import STYLES_TABLE, Look, style_table
 from pipeline.review.proposals import MIN_SHOWN, source_of
@@ -126,7 +126,8 @@ def read_qgis(path: Path, round_: Round) -> list[TileReview]:
         round_: the round that it answers.
 
     Raises:
-        LabelError: it is not a review's GeoPackage, is of another round, or a class is no category.
+        LabelError: it is not a review's GeoPackage, is of another round, a class is no category, or its
+            buildings cannot be placed in the image.
     """
     try:
         with untouched(path) as quiet:
@@ -156,7 +157,7 @@ def _reviews(
     kept = buildings[buildings["status"].fillna("") != "rejected"]
     kept = kept[~(kept.geometry.isna() | kept.geometry.is_empty)]
     found = [_building(row, round_, path) for row in kept.to_dict("records")]
-    polygons = valid_polygons(crs_to_px(kept.geometry.values, round_.grids[image_id].transform))
+    polygons = _pixels(kept, round_.grids[image_id], path)
     windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
     boxes = {str(name): window_box(windows[str(name)]) for name in done["tile_id"]}
     homes = _homes(polygons, [building.proposal for building in found], boxes)
@@ -174,6 +175,18 @@ def _reviews(
             TileReview(image_id, row["tile_id"], person, finished, path.name, seconds, False, mine)
         )
     return reviews
+
+
+def _pixels(buildings: geopandas.GeoDataFrame, grid: Grid, path: Path) -> np.ndarray:
+    """Valid outlines in image pixels; QGIS saves a layer in any CRS."""
+    if buildings.crs is None:
+        raise LabelError(
+            f"layer {BUILDINGS} has no CRS",
+            where=path,
+            remedy=f"Set the layer's CRS in QGIS to the one it went out with, {grid.crs[:60]}, and save it.",
+        )
+    placed = reproject(buildings.geometry.values, buildings.crs, grid.crs, where=path)
+    return valid_polygons(crs_to_px(placed, grid.transform))
 
 
 def _building(row: dict, round_: Round, path: Path) -> ReviewedBuilding:
