@@ -378,6 +378,103 @@ def test_files_of_no_known_format_are_said_so(tmp_path):
         assert error.value.remedy and "\n" not in str(error.value)
 
 
+OUTLINE = [1, 1, 5, 1, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [
+        ({"image_id": 9}, "annotations of image 9, which is not there"),
+        ({"category_id": 9}, "a category that is none of the round's (found 9)"),
+        ({"segmentation": [[*OUTLINE, 7]]}, "annotations.0.segmentation.0: a ring of 7 numbers"),
+        ({"segmentation": [[*OUTLINE, 1, math.nan]]}, "segmentation.0.7: Input should be a finite number"),
+        ({"segmentation": {"counts": [1], "size": [1, 1]}}, "segmentation: a mask instead of polygons"),
+        ({"segmentation": None}, "annotations.0.segmentation: Input should be a valid list"),
+        ({"attributes": None, "segmentation": [[1, 1, 5, 1]]}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_coco_that_is_not_as_it_should_be_is_said_so(tmp_path, annotation, says):
+    path = tmp_path / "amina.json"
+    dataset = {
+        "images": [{"id": 1, "file_name": f"{LEFT.name}.jpg"}],
+        "categories": [{"id": 1, "name": "completed"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [OUTLINE]} | annotation],
+    }
+    path.write_text(json.dumps(dataset))
+    if says is None:
+        assert read_returned(path, ROUND)[0].buildings == [], "two points are no building"
+    else:
+        refused_in_one_line(path, says)
+
+
+def test_coco_files_put_together_without_new_numbers_are_said_so(tmp_path):
+    path, tiles = tmp_path / "both.json", [LEFT, RIGHT]
+    left, right = (coco_dataset([tile], {tile.name: shown(tile)}, CATEGORIES) for tile in tiles)
+    both = {name: left[name] + right[name] for name in ("images", "annotations")}
+    path.write_text(json.dumps(left | both))
+    refused_in_one_line(path, "two images have one id")
+
+
+@pytest.mark.parametrize(
+    ("region", "says"),
+    [
+        ({"value": {"polygonlabels": ["completed"]}}, "0.annotations.0.result.0.value.points: Field"),
+        ({"value": {"points": [[1, 1], [5]]}}, "0.annotations.0.result.0.value.points.1.1: Field required"),
+        ({"value": {"points": [[1, math.inf]]}}, "value.points.0.1: Input should be a finite number"),
+        ({"value": {"points": [[1, 1e300]]}}, "value.points.0.1: Input should be less than"),
+        ({"type": "rectanglelabels"}, "0.annotations.0.result.0: rectanglelabels instead of polygonlabels"),
+        ({"type": "choices", "value": {"choices": ["blurred"]}}, None),
+        ({"value": {"points": [[1, 1], [5, 5]]}}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_export_that_is_not_as_it_should_be_is_said_so(tmp_path, region, says):
+    path, task = tmp_path / "export.json", annotated(LEFT)
+    task["annotations"][0]["result"] = [{"type": "polygonlabels", "value": {}} | region]
+    path.write_text(json.dumps([task]))
+    if says is None:
+        assert not {"added", "edited"} & {status for _, status in verdicts(read_returned(path, ROUND))}
+    else:
+        refused_in_one_line(path, says)
+
+
+def as_text(layer: str, column: str, value: str) -> str:
+    return (
+        f"ALTER TABLE {layer} RENAME {column} TO other; ALTER TABLE {layer} ADD {column} TEXT; "
+        f"UPDATE {layer} SET {column} = '{value}'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statements", "says"),
+    [
+        ("UPDATE tiles SET tile_id = NULL", "tiles.1.tile_id: Input should be a valid string"),
+        ("UPDATE tiles SET tile_id = 'r0009_c0000'", "a tile that nobody was asked to look at (found"),
+        (as_text("tiles", "minutes", "long"), "tiles.1.minutes: Input should be a valid number"),
+        (as_text("buildings", "building_id", "house"), "buildings.1.building_id: Input should be a"),
+        ("ALTER TABLE buildings RENAME status TO state", "layer buildings has no column status"),
+        ("ALTER TABLE tiles RENAME reviewer TO who", "layer tiles has no column reviewer"),
+        ("UPDATE review_round SET round = NULL", "review_round.1.round: "),
+        ("DELETE FROM review_round", "review_round: Dictionary should have at least 1 item"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_geopackage_that_is_not_as_it_should_be_is_said_so(tmp_path, statements, says):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT], CATEGORIES)
+    edit(path, "UPDATE tiles SET status = 'done'", *statements.split(";"))
+    refused_in_one_line(path, says)
+
+
+def refused_in_one_line(path, says: str) -> None:
+    with pytest.raises(LabelError) as error:
+        read_returned(path, ROUND)
+    told = str(error.value)
+    assert told.startswith((str(path), path.name)) and says in told and error.value.remedy, told
+    assert "\n" not in told
+
+
 def review(person: str, finished_at: str, *polygons, category="completed") -> TileReview:
     buildings = [ReviewedBuilding(polygon, category, None, math.nan) for polygon in polygons]
     return TileReview("a", LEFT.tile_id, person, finished_at, f"{person}.json", math.nan, True, buildings)
