@@ -408,6 +408,17 @@ def test_coco_that_is_not_as_it_should_be_is_said_so(tmp_path, annotation, says)
         refused_in_one_line(path, says)
 
 
+def test_a_rectangle_drawn_in_cvat_is_a_building(tmp_path):
+    path = tmp_path / "amina.json"
+    dataset = coco_dataset([RIGHT], {RIGHT.name: []}, CATEGORIES)
+    drawn = {"image_id": 1, "category_id": 1, "segmentation": [], "bbox": [300, 200, 50, 40]}
+    path.write_text(json.dumps(dataset | {"annotations": [drawn]}))
+    found = verdicts(read_returned(path, ROUND))
+    assert found[0, "added"].polygon_px.bounds == (800, 200, 850, 240)
+    path.write_text(json.dumps(dataset | {"annotations": [drawn | {"bbox": [300, 200, 50]}]}))
+    refused_in_one_line(path, "annotations.0.bbox.3: Field required")
+
+
 def test_coco_files_put_together_without_new_numbers_are_said_so(tmp_path):
     path, tiles = tmp_path / "both.json", [LEFT, RIGHT]
     left, right = (coco_dataset([tile], {tile.name: shown(tile)}, CATEGORIES) for tile in tiles)

@@ -3,7 +3,8 @@
 Annotations carry their proposal's row as the attribute `proposal`; tools that drop attributes lose nothing
 but that: what overlaps a proposal is taken as made from it. COCO names no reviewer: the file's stem does.
 
-Source: Lin et al., Microsoft COCO (2014), data format for object detection; CVAT documentation, COCO.
+Source: Lin et al., Microsoft COCO (2014), data format for object detection; CVAT documentation, COCO; of its
+rectangles, the COCO converter of Datumaro, by which it exports.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 import shapely
 from pydantic import AfterValidator, field_validator, model_validator
+from shapely.affinity import translate
 
 from pipeline.errors import LabelError
 from pipeline.review.records import (
@@ -99,6 +101,8 @@ class _Annotation(Answer):
     image_id: int
     category_id: int
     segmentation: list[Annotated[list[Coordinate], AfterValidator(_even)]]
+    bbox: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
+    """Left, top, width, height; read only where there is no segmentation."""
     attributes: dict[str, Any] | None = None
 
     @field_validator("segmentation", mode="before")
@@ -107,6 +111,14 @@ class _Annotation(Answer):
         if isinstance(segmentation, dict):
             raise ValueError("a mask instead of polygons")
         return segmentation
+
+    @property
+    def outlines(self) -> list[shapely.Polygon]:
+        """In pixels of the picture; a rectangle of CVAT's comes back as a box without segmentation."""
+        if not self.segmentation and self.bbox is not None:
+            left, top, width, height = self.bbox
+            return [shapely.box(left, top, left + width, top + height)]
+        return [shapely.Polygon(np.reshape(ring, (-1, 2))) for ring in self.segmentation if len(ring) >= 6]
 
 
 class _Dataset(Answer):
@@ -175,11 +187,10 @@ def _buildings(
     proposal = str((annotation.attributes or {}).get("proposal"))
     return [
         ReviewedBuilding(
-            shapely.Polygon(np.array(ring).reshape(-1, 2) + tile.window[:2]),
+            translate(outline, *tile.window[:2]),
             None if category == UNKNOWN else category,
             int(proposal) if proposal.isdecimal() else None,
             math.nan,
         )
-        for ring in annotation.segmentation
-        if len(ring) >= 6
+        for outline in annotation.outlines
     ]
