@@ -495,11 +495,25 @@ def test_of_two_reviewers_the_later_decides_whatever_the_order():
     one = review("amina", "2026-01-02T10:00:00Z", shapely.box(0, 0, 10, 10), shapely.box(20, 0, 30, 10))
     two = review("juma", "2026-01-02T09:00:00Z", shapely.box(0, 0, 10, 10))
     for order in ([one, two], [two, one]):
-        deciding, agreements = last_reviews(order, CATEGORIES)
+        deciding, agreements = last_reviews(order)
         assert [chosen.person for chosen in deciding] == ["amina"]
         assert agreements[0].people == ("juma", "amina") and agreements[0].f1 == pytest.approx(2 / 3)
     equal = [review(name, "", shapely.box(0, 0, 10, 10)) for name in ("juma", "amina")]
-    assert [chosen.person for chosen in last_reviews(equal, CATEGORIES)[0]] == ["juma"]
+    assert [chosen.person for chosen in last_reviews(equal)[0]] == ["juma"]
+
+
+@pytest.mark.parametrize("nothing", [[], [shapely.Polygon()]], ids=["nothing", "a drawing without an area"])
+def test_two_people_who_find_no_building_agree(nothing):
+    house = shapely.box(0, 0, 10, 10)
+    drawn = {"amina": nothing, "baraka": [], "juma": [house], "neema": [house]}
+    said = {person: review(person, "", *polygons) for person, polygons in drawn.items()}
+
+    def agree(*people: str) -> float:
+        (agreement,) = last_reviews([said[person] for person in people])[1]
+        return agreement.f1
+
+    assert agree("amina", "baraka") == 1 and agree("juma", "neema") == 1
+    assert agree("amina", "juma") == 0
 
 
 def test_what_comes_late_joins_what_was_decided_since():

@@ -152,7 +152,7 @@ def import_round(
             found=[path.name for path in files],
             remedy="Put the edited GeoPackage (tiles set to done), Label Studio's JSON export or COCO there.",
         )
-    deciding, agreements = last_reviews(reviews, round_.categories)
+    deciding, agreements = last_reviews(reviews)
     name = f"round_{round_.round:03d}-{_digest(files)}"
     changes: list[Change] = []
     versions: dict[str, str] = {}
