@@ -514,6 +514,8 @@ def test_two_people_who_find_no_building_agree(nothing):
 
     assert agree("amina", "baraka") == 1 and agree("juma", "neema") == 1
     assert agree("amina", "juma") == 0
+    again = [said["juma"], said["juma"]._replace(file="juma_2.json")]
+    assert last_reviews(again) == (again[1:], []), "whoever hands back a tile again agrees with nobody"
 
 
 def test_what_comes_late_joins_what_was_decided_since():

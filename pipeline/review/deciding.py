@@ -66,13 +66,16 @@ class Agreement(NamedTuple):
 
 
 def last_reviews(reviews: Sequence[TileReview]) -> tuple[list[TileReview], list[Agreement]]:
-    """The review that decides each tile, and how far the others agree with it."""
+    """The review that decides each tile, and how far what other people said of it agrees."""
     by_tile: dict[tuple[str, str], list[TileReview]] = {}
     for review in sorted(reviews, key=lambda one: (one.finished_at, one.person, one.file)):
         by_tile.setdefault((review.image_id, review.tile_id), []).append(review)
     deciding = [several[-1] for _, several in sorted(by_tile.items())]
     agreements = [
-        _agreement(other, several[-1]) for _, several in sorted(by_tile.items()) for other in several[:-1]
+        _agreement(other, several[-1])
+        for _, several in sorted(by_tile.items())
+        for other in several[:-1]
+        if other.person != several[-1].person
     ]
     return deciding, agreements
 
