@@ -77,6 +77,15 @@ def read_imported(path: Path) -> Imported:
     )
 
 
+def read_numbers(path: Path) -> RoundNumbers:
+    """What people did in a round.
+
+    Raises:
+        ArtifactError: nothing came back of it, or the file is damaged.
+    """
+    return _read(path, RoundNumbers, "Delete imported.json beside it, and run ImportReview of that round.")
+
+
 def tiles_reviewed(rounds: Iterable[Path], weights: str, enough: int) -> dict[str, list[Window]]:
     """By image, the tiles on which people corrected what a network had proposed.
 
@@ -88,7 +97,7 @@ def tiles_reviewed(rounds: Iterable[Path], weights: str, enough: int) -> dict[st
     tiles: dict[str, set[Window]] = {}
     buildings = 0
     for folder in rounds:
-        numbers = _read(folder / "numbers.json", RoundNumbers, "Import the round again.")
+        numbers = read_numbers(folder / "numbers.json")
         if any(weights.startswith(_weights_of(tag)) for name in numbers.models for tag in name.split(" + ")):
             buildings += numbers.everything.proposals + numbers.added
             for tile in read_imported(folder / "imported.json").tiles:
