@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline.atomic import atomic
 from pipeline.errors import ArtifactError, SourceError
 from pipeline.review.changes import Change, RoundNumbers, changes_of, number_round
-from pipeline.review.corrected import Marks, correct, corrected_ground, with_late, write_corrected
+from pipeline.review.corrected import Marks, Origin, correct, corrected_ground, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
 from pipeline.review.proposals import pixels_of, source_of
 from pipeline.review.records import Round, TileReview
@@ -237,7 +237,7 @@ def _import_image(
     polygons = pixels_of(rows, grid)
     windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
     verdicts = decide(rows, polygons, reviews, windows)
-    corrected = correct(rows, base, verdicts, grid, (proposals, round_.round, imported_at))
+    corrected = correct(rows, base, verdicts, grid, Origin(proposals, round_.round, imported_at))
     before = earlier.get(image_id, Earlier([], round_.held_out.get(image_id, [])))
     if before.version and before.version != base:
         # Somebody answered an earlier round after this one had gone out.
