@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from pipeline.errors import SettingsError
 from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, URL_PREFIXES, files_in, named
 from pipeline.provenance import RunRecord, facts_of, read_record
 from pipeline.untouched import drop_journals, stamp_of
+
+_ROUND = re.compile(r"round_(0[0-9]{2}|[1-9][0-9]{2,})")
 
 
 class Workspace:
@@ -44,8 +47,9 @@ class Workspace:
 
     @property
     def rounds(self) -> list[Path]:
-        """The folders of the review's rounds, from the first on."""
-        return sorted(self.review.glob("round_*"))
+        """The folders of the review's rounds, from the first on; copies under other names are none."""
+        named = [_ROUND.fullmatch(path.name) for path in self.review.glob("round_*")]
+        return [self.round_folder(number) for number in sorted(int(name[1]) for name in named if name)]
 
     @property
     def output(self) -> Path:
@@ -63,16 +67,14 @@ class Workspace:
 
     def find_corrected(self, image_id: str) -> Path | None:
         """The label file of an image as people corrected it last; None where nobody did."""
-        return self._last_round(f"labels/{image_id}.gpkg")
+        files = (folder / "labels" / f"{image_id}.gpkg" for folder in reversed(self.rounds))
+        return next((path for path in files if path.is_file()), None)
 
     def find_corrected_area(self, image_id: str) -> Path | None:
         """The ground on which corrected labels are complete; None for all of it."""
         corrected = self.find_corrected(image_id)
         area = corrected.parents[1] / "areas" / f"{image_id}.gpkg" if corrected else None
         return area if area and area.is_file() else None
-
-    def _last_round(self, name: str) -> Path | None:
-        return max(self.review.glob(f"round_*/{name}"), default=None)
 
     def artifact(self, image_id: str, kind: str, digest: str) -> Path:
         """Path of an artifact's folder: `work/<image_id>/<kind>-<digest>`."""

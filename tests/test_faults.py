@@ -23,10 +23,12 @@ import pytest
 import shapely
 import tenacity
 from kills import GRAPH, Village
+from test_review_round import TWO_IMAGES, Returns
 from warm import Running, run_warm
 
 from models.atomic import holding, sweep
 from models.weights import weights_digest
+from pipeline import targets
 from pipeline.atomic import scratch_folder, write_many
 from pipeline.errors import MachineError, SettingsError, StoreError
 from pipeline.mishaps import as_mishap
@@ -34,6 +36,8 @@ from pipeline.outputs import RAW, write_geojson
 from pipeline.provenance import Stopwatch, facts_of, read_record
 from pipeline.stores.postgis import PostGISStore
 from pipeline.targets import PublishedTarget, Workspace
+from pipeline.tasks import FetchReview, ImportReview, ReviewRound, reviewing
+from pipeline.tasks.step import Step
 from pipeline.verify import main, verify
 
 pytestmark = pytest.mark.timeout(1500)
@@ -219,6 +223,43 @@ def test_a_full_disk_is_one_line_and_a_rerun_completes(village, tmp_path):
         assert "the disk is full" in done.stdout or "free space" in done.stdout, done.stdout[-2000:]
         ballast.unlink()
         assert list(kills.differences(village, workspace)) == []
+
+
+def fill(disk: Path) -> None:
+    """Takes what room there is left."""
+    with contextlib.suppress(OSError), (disk / "ballast").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may mount")
+@pytest.mark.parametrize(
+    ("task", "writer"), [(FetchReview, targets), (ImportReview, reviewing), (ReviewRound, reviewing)]
+)
+def test_a_disk_that_fills_at_the_end_of_a_review_is_one_line(tmp_path, monkeypatch, task, writer):
+    """It is full when the first of the task's last files is to be written."""
+    monkeypatch.setattr(FetchReview, "_server", ("http://127.0.0.1:1", 7))
+    monkeypatch.setattr(reviewing, "annotated", lambda *_: "1")
+    monkeypatch.setattr(reviewing, "download_reviews", lambda *_: [])
+    with small_disk(tmp_path / "disk", 16 * 1024) as disk:
+        monkeypatch.setattr(Step, "workspace", Workspace(disk))
+        place = disk / "review" / "round_001"
+        place.mkdir(parents=True)
+        Returns(place).hand_back("a", 1, rejected=1)
+        (place / "versions").rename(disk / "review" / "versions")
+        (place / "round.json").write_text(TWO_IMAGES.model_dump_json())
+        step = task(round=1)
+        # What a luigi worker gives a task to tell its progress with.
+        step.set_status_message = step.set_progress_percentage = lambda _: None
+        with monkeypatch.context() as patched:
+            write = writer.write_atomic
+            patched.setattr(writer, "write_atomic", lambda *given: (fill(disk), write(*given)))
+            with pytest.raises(MachineError, match="the disk is full"):
+                list(step.run() or ())
+        assert not step.complete()
+        (disk / "ballast").unlink()
+        list(step.run() or ())
+        assert step.complete()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root may become somebody else")

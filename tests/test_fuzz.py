@@ -22,11 +22,15 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from test_review import CATEGORIES, LEFT, RIGHT, ROUND, annotated, shown, verdicts
 
 from models.errors import Mistake
 from models.tiles import read_items
 from pipeline.catalogue import read_catalogue
 from pipeline.labels import read_label_file
+from pipeline.review.coco import coco_dataset
+from pipeline.review.deciding import last_reviews
+from pipeline.review.returned import read_returned
 from pipeline.steps.detection_rows import read_detections
 from pipeline.submission import columns, read_csv, validate_csv
 from pipeline.tiling import parse_size, read_tile_index
@@ -60,13 +64,18 @@ def refuses(reader: Callable[[Path], object], path: Path) -> None:
 
 
 @st.composite
-def damaged(draw, good: dict) -> str:
+def damaged(draw, good: dict | list) -> str:
     """A good document with a value anywhere in it replaced, or its text cut."""
     document = json.loads(json.dumps(good))
-    place, key = document, draw(st.sampled_from(sorted(document)))
-    while draw(st.booleans()) and isinstance(place[key], (dict, list)) and place[key]:
-        place = place[key]
-        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    inside = document
+    while True:
+        place, key = (
+            inside,
+            draw(st.sampled_from(sorted(inside) if isinstance(inside, dict) else range(len(inside)))),
+        )
+        inside = place[key]
+        if not (isinstance(inside, (dict, list)) and inside and draw(st.booleans())):
+            break
     place[key] = draw(VALUES)
     text = json.dumps(document)
     return text[: draw(st.integers(0, len(text)))] if draw(st.booleans()) else text
@@ -86,6 +95,19 @@ def test_any_tile_is_read_or_refused(tmp_path, text):
 def test_any_label_file_is_read_or_refused(tmp_path, text):
     (tmp_path / "labels.geojson").write_text(text)
     refuses(read_label_file, tmp_path / "labels.geojson")
+
+
+@QUICK
+@given(
+    text=damaged([annotated(LEFT), annotated(RIGHT)])
+    | damaged(coco_dataset([LEFT], {LEFT.name: shown(LEFT)}, CATEGORIES))
+)
+def test_any_answer_of_a_reviewer_is_read_or_refused(tmp_path, text):
+    (tmp_path / "amina.json").write_text(text)
+    refuses(
+        lambda path: verdicts(last_reviews(read_returned(path, ROUND))[0]),
+        tmp_path / "amina.json",
+    )
 
 
 @QUICK

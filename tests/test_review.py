@@ -296,6 +296,27 @@ def test_holes_and_crossings_drawn_in_qgis_come_back(tmp_path):
     assert vertices_changed(HOLED, found[1, "edited"].polygon_px) == 4
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32737", "EPSG:4326", "EPSG:3857", "EPSG:21037"])
+def test_buildings_that_qgis_saved_in_another_crs_come_back_where_they_were(tmp_path, crs):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT, RIGHT], CATEGORIES)
+    rows = pyogrio.read_dataframe(path, layer="buildings").to_crs(crs)
+    pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG")
+    edit(path, "UPDATE tiles SET status = 'done'")
+    assert set(verdicts(read_returned(path, ROUND))) == {(row, "accepted") for row in range(1, 6)}
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_buildings_that_came_back_without_a_crs_are_said_so(tmp_path):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT], CATEGORIES)
+    rows = pyogrio.read_dataframe(path, layer="buildings").set_crs(None, allow_override=True)
+    pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG")
+    edit(path, "UPDATE tiles SET status = 'done'")
+    with pytest.raises(LabelError, match=r"a\.gpkg: layer buildings has no CRS"):
+        read_returned(path, ROUND)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_tiles_answer_for_the_proposals_they_show_and_for_what_is_mostly_drawn_in_them(tmp_path, seed):
     chance, path = np.random.default_rng(seed), tmp_path / "a.gpkg"
@@ -357,6 +378,114 @@ def test_files_of_no_known_format_are_said_so(tmp_path):
         assert error.value.remedy and "\n" not in str(error.value)
 
 
+OUTLINE = [1, 1, 5, 1, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [
+        ({"image_id": 9}, "annotations of image 9, which is not there"),
+        ({"category_id": 9}, "a category that is none of the round's (found 9)"),
+        ({"segmentation": [[*OUTLINE, 7]]}, "annotations.0.segmentation.0: a ring of 7 numbers"),
+        ({"segmentation": [[*OUTLINE, 1, math.nan]]}, "segmentation.0.7: Input should be a finite number"),
+        ({"segmentation": {"counts": [1], "size": [1, 1]}}, "segmentation: a mask instead of polygons"),
+        ({"segmentation": None}, "annotations.0.segmentation: Input should be a valid list"),
+        ({"attributes": None, "segmentation": [[1, 1, 5, 1]]}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_coco_that_is_not_as_it_should_be_is_said_so(tmp_path, annotation, says):
+    path = tmp_path / "amina.json"
+    dataset = {
+        "images": [{"id": 1, "file_name": f"{LEFT.name}.jpg"}],
+        "categories": [{"id": 1, "name": "completed"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [OUTLINE]} | annotation],
+    }
+    path.write_text(json.dumps(dataset))
+    if says is None:
+        assert read_returned(path, ROUND)[0].buildings == [], "two points are no building"
+    else:
+        refused_in_one_line(path, says)
+
+
+def test_a_rectangle_drawn_in_cvat_is_a_building(tmp_path):
+    path = tmp_path / "amina.json"
+    dataset = coco_dataset([RIGHT], {RIGHT.name: []}, CATEGORIES)
+    drawn = {"image_id": 1, "category_id": 1, "segmentation": [], "bbox": [300, 200, 50, 40]}
+    path.write_text(json.dumps(dataset | {"annotations": [drawn]}))
+    found = verdicts(read_returned(path, ROUND))
+    assert found[0, "added"].polygon_px.bounds == (800, 200, 850, 240)
+    path.write_text(json.dumps(dataset | {"annotations": [drawn | {"bbox": [300, 200, 50]}]}))
+    refused_in_one_line(path, "annotations.0.bbox.3: Field required")
+
+
+def test_coco_files_put_together_without_new_numbers_are_said_so(tmp_path):
+    path, tiles = tmp_path / "both.json", [LEFT, RIGHT]
+    left, right = (coco_dataset([tile], {tile.name: shown(tile)}, CATEGORIES) for tile in tiles)
+    both = {name: left[name] + right[name] for name in ("images", "annotations")}
+    path.write_text(json.dumps(left | both))
+    refused_in_one_line(path, "two images have one id")
+
+
+@pytest.mark.parametrize(
+    ("region", "says"),
+    [
+        ({"value": {"polygonlabels": ["completed"]}}, "0.annotations.0.result.0.value.points: Field"),
+        ({"value": {"points": [[1, 1], [5]]}}, "0.annotations.0.result.0.value.points.1.1: Field required"),
+        ({"value": {"points": [[1, math.inf]]}}, "value.points.0.1: Input should be a finite number"),
+        ({"value": {"points": [[1, 1e300]]}}, "value.points.0.1: Input should be less than"),
+        ({"type": "rectanglelabels"}, "0.annotations.0.result.0: rectanglelabels instead of polygonlabels"),
+        ({"type": "choices", "value": {"choices": ["blurred"]}}, None),
+        ({"value": {"points": [[1, 1], [5, 5]]}}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_export_that_is_not_as_it_should_be_is_said_so(tmp_path, region, says):
+    path, task = tmp_path / "export.json", annotated(LEFT)
+    task["annotations"][0]["result"] = [{"type": "polygonlabels", "value": {}} | region]
+    path.write_text(json.dumps([task]))
+    if says is None:
+        assert not {"added", "edited"} & {status for _, status in verdicts(read_returned(path, ROUND))}
+    else:
+        refused_in_one_line(path, says)
+
+
+def as_text(layer: str, column: str, value: str) -> str:
+    return (
+        f"ALTER TABLE {layer} RENAME {column} TO other; ALTER TABLE {layer} ADD {column} TEXT; "
+        f"UPDATE {layer} SET {column} = '{value}'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statements", "says"),
+    [
+        ("UPDATE tiles SET tile_id = NULL", "tiles.1.tile_id: Input should be a valid string"),
+        ("UPDATE tiles SET tile_id = 'r0009_c0000'", "a tile that nobody was asked to look at (found"),
+        (as_text("tiles", "minutes", "long"), "tiles.1.minutes: Input should be a valid number"),
+        (as_text("buildings", "building_id", "house"), "buildings.1.building_id: Input should be a"),
+        ("ALTER TABLE buildings RENAME status TO state", "layer buildings has no column status"),
+        ("ALTER TABLE tiles RENAME reviewer TO who", "layer tiles has no column reviewer"),
+        ("UPDATE review_round SET round = NULL", "review_round.1.round: "),
+        ("DELETE FROM review_round", "review_round: Dictionary should have at least 1 item"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_geopackage_that_is_not_as_it_should_be_is_said_so(tmp_path, statements, says):
+    path = tmp_path / "a.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT], CATEGORIES)
+    edit(path, "UPDATE tiles SET status = 'done'", *statements.split(";"))
+    refused_in_one_line(path, says)
+
+
+def refused_in_one_line(path, says: str) -> None:
+    with pytest.raises(LabelError) as error:
+        read_returned(path, ROUND)
+    told = str(error.value)
+    assert told.startswith((str(path), path.name)) and says in told and error.value.remedy, told
+    assert "\n" not in told
+
+
 def review(person: str, finished_at: str, *polygons, category="completed") -> TileReview:
     buildings = [ReviewedBuilding(polygon, category, None, math.nan) for polygon in polygons]
     return TileReview("a", LEFT.tile_id, person, finished_at, f"{person}.json", math.nan, True, buildings)
@@ -366,11 +495,27 @@ def test_of_two_reviewers_the_later_decides_whatever_the_order():
     one = review("amina", "2026-01-02T10:00:00Z", shapely.box(0, 0, 10, 10), shapely.box(20, 0, 30, 10))
     two = review("juma", "2026-01-02T09:00:00Z", shapely.box(0, 0, 10, 10))
     for order in ([one, two], [two, one]):
-        deciding, agreements = last_reviews(order, CATEGORIES)
+        deciding, agreements = last_reviews(order)
         assert [chosen.person for chosen in deciding] == ["amina"]
         assert agreements[0].people == ("juma", "amina") and agreements[0].f1 == pytest.approx(2 / 3)
     equal = [review(name, "", shapely.box(0, 0, 10, 10)) for name in ("juma", "amina")]
-    assert [chosen.person for chosen in last_reviews(equal, CATEGORIES)[0]] == ["juma"]
+    assert [chosen.person for chosen in last_reviews(equal)[0]] == ["juma"]
+
+
+@pytest.mark.parametrize("nothing", [[], [shapely.Polygon()]], ids=["nothing", "a drawing without an area"])
+def test_two_people_who_find_no_building_agree(nothing):
+    house = shapely.box(0, 0, 10, 10)
+    drawn = {"amina": nothing, "baraka": [], "juma": [house], "neema": [house]}
+    said = {person: review(person, "", *polygons) for person, polygons in drawn.items()}
+
+    def agree(*people: str) -> float:
+        (agreement,) = last_reviews([said[person] for person in people])[1]
+        return agreement.f1
+
+    assert agree("amina", "baraka") == 1 and agree("juma", "neema") == 1
+    assert agree("amina", "juma") == 0
+    again = [said["juma"], said["juma"]._replace(file="juma_2.json")]
+    assert last_reviews(again) == (again[1:], []), "whoever hands back a tile again agrees with nobody"
 
 
 def test_what_comes_late_joins_what_was_decided_since():

@@ -20,6 +20,7 @@ from test_review import edit as edit_with
 
 from models.weights import weights_digest
 from pipeline import settings
+from pipeline.errors import ArtifactError
 from pipeline.frames import px_to_crs, window_box
 from pipeline.review.corrected import read_marks
 from pipeline.review.qgis import write_qgis
@@ -28,7 +29,7 @@ from pipeline.sample import SceneSpec, write_scene
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
 from pipeline.steps import silent
-from pipeline.steps.importing import Imported, import_round
+from pipeline.steps.importing import Imported, import_round, read_numbers
 from pipeline.steps.judging import Truth, score_versions
 from pipeline.stores.opening import open_versions
 from pipeline.stores.versions import Version, row_frame
@@ -418,6 +419,12 @@ def test_labels_of_a_version_that_an_import_kept_and_never_wrote_are_written(ret
         path.write_bytes(content)
     returns.take_in()
     assert returns.labels() == {"a": 1}
+
+
+def test_numbers_of_a_round_that_cannot_be_read_are_said_so(tmp_path):
+    (tmp_path / "numbers.json").write_text('{"round": 1}')
+    with pytest.raises(ArtifactError, match=r"numbers\.json: .*Delete imported\.json beside it"):
+        read_numbers(tmp_path / "numbers.json")
 
 
 def test_networks_are_judged_by_the_labels_that_the_image_shows(tmp_path):

@@ -178,6 +178,22 @@ def test_inputs_are_found_by_name_in_any_split(tmp_path):
         workspace.find_image("a")
 
 
+def test_the_last_round_is_the_one_of_the_highest_number_and_copies_are_none(tmp_path):
+    workspace, copies = (
+        Workspace(tmp_path),
+        ("round_002.bak", "round_1000 (copy)", "round_0999", "round_1", "round_"),
+    )
+    assert workspace.rounds == [] and workspace.find_corrected("a") is None
+    for name in ("round_001", "round_998", "round_999", "round_1000", *copies):
+        (tmp_path / "review" / name / "labels").mkdir(parents=True)
+        (tmp_path / "review" / name / "labels" / "a.gpkg").touch()
+    assert workspace.rounds == [workspace.round_folder(number) for number in (1, 998, 999, 1000)]
+    found = workspace.find_corrected("a")
+    assert found == workspace.round_folder(1000) / "labels" / "a.gpkg"
+    found.unlink()
+    assert workspace.find_corrected("a") == workspace.round_folder(999) / "labels" / "a.gpkg"
+
+
 def test_a_folder_is_listed_once_and_again_when_something_comes_or_goes(tmp_path, monkeypatch):
     workspace, folder, listed = Workspace(tmp_path), tmp_path / "input/test/images", []
     folder.mkdir(parents=True)

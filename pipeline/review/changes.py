@@ -94,7 +94,7 @@ class RoundNumbers(Versioned):
     class_changes: dict[str, dict[str, int]]
     """Category proposed to category decided, of what was not rejected; `unknown` for none."""
     agreement_f1: float | None
-    """Mean F1 of all buildings between two people on the same tile."""
+    """Mean F1 of all buildings between two people on the same tile; 1 on one that both find empty."""
 
     def table(self) -> str:
         """The numbers as lines of text."""

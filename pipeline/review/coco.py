@@ -3,7 +3,8 @@
 Annotations carry their proposal's row as the attribute `proposal`; tools that drop attributes lose nothing
 but that: what overlaps a proposal is taken as made from it. COCO names no reviewer: the file's stem does.
 
-Source: Lin et al., Microsoft COCO (2014), data format for object detection; CVAT documentation, COCO.
+Source: Lin et al., Microsoft COCO (2014), data format for object detection; CVAT documentation, COCO; of its
+rectangles, the COCO converter of Datumaro, by which it exports.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import shapely
+from pydantic import AfterValidator, field_validator, model_validator
+from shapely.affinity import translate
 
 from pipeline.errors import LabelError
-from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, Shown, TileReview
+from pipeline.review.records import (
+    UNKNOWN,
+    Answer,
+    Coordinate,
+    QueuedTile,
+    ReviewedBuilding,
+    Round,
+    Shown,
+    TileReview,
+)
 
 
 def coco_dataset(
@@ -69,7 +81,62 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
 
 
-def read_coco(content: Mapping[str, Any], round_: Round, file: str) -> list[TileReview]:
+def _even(ring: list[float]) -> list[float]:
+    if len(ring) % 2:
+        raise ValueError(f"a ring of {len(ring)} numbers, which are no pairs of x and y")
+    return ring
+
+
+class _Image(Answer):
+    id: int
+    file_name: str
+
+
+class _Category(Answer):
+    id: int
+    name: str
+
+
+class _Annotation(Answer):
+    image_id: int
+    category_id: int
+    segmentation: list[Annotated[list[Coordinate], AfterValidator(_even)]]
+    bbox: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
+    """Left, top, width, height; read only where there is no segmentation."""
+    attributes: dict[str, Any] | None = None
+
+    @field_validator("segmentation", mode="before")
+    @classmethod
+    def _no_mask(cls, segmentation: Any) -> Any:
+        if isinstance(segmentation, dict):
+            raise ValueError("a mask instead of polygons")
+        return segmentation
+
+    @property
+    def outlines(self) -> list[shapely.Polygon]:
+        """In pixels of the picture; a rectangle of CVAT's comes back as a box without segmentation."""
+        if not self.segmentation and self.bbox is not None:
+            left, top, width, height = self.bbox
+            return [shapely.box(left, top, left + width, top + height)]
+        return [shapely.Polygon(np.reshape(ring, (-1, 2))) for ring in self.segmentation if len(ring) >= 6]
+
+
+class _Dataset(Answer):
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_Annotation]
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        numbers = [image.id for image in self.images]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("two images have one id")
+        if lost := {one.image_id for one in self.annotations} - set(numbers):
+            raise ValueError(f"annotations of image {min(lost)}, which is not there")
+        return self
+
+
+def read_coco(content: Any, round_: Round, file: str) -> list[TileReview]:
     """The reviews in a COCO dataset: every picture in it counts as looked at.
 
     Args:
@@ -78,25 +145,27 @@ def read_coco(content: Mapping[str, Any], round_: Round, file: str) -> list[Tile
         file: its name; the stem is the person.
 
     Raises:
-        LabelError: a picture is not of this round, a category unknown, or a segmentation no polygon.
+        LabelError: a picture is not of this round, or a category unknown.
+        ValidationError: it is no COCO dataset of polygons.
     """
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    found: dict[int, list[dict]] = {image["id"]: [] for image in content["images"]}
-    for annotation in content["annotations"]:
-        found[annotation["image_id"]].append(annotation)
+    dataset = _Dataset.model_validate(content)
+    names = {category.id: category.name for category in dataset.categories}
+    found: dict[int, list[_Annotation]] = {image.id: [] for image in dataset.images}
+    for annotation in dataset.annotations:
+        found[annotation.image_id].append(annotation)
     reviews = []
-    for image in content["images"]:
-        tile = round_.tile(PurePath(image["file_name"]).stem)
+    for image in dataset.images:
+        tile = round_.tile(PurePath(image.file_name).stem)
         if tile is None:
             raise LabelError(
                 "a picture of another round",
                 where=file,
-                found=image["file_name"],
+                found=image.file_name,
                 remedy=f"Export the task of round {round_.round}.",
             )
         buildings = [
             building
-            for annotation in found[image["id"]]
+            for annotation in found[image.id]
             for building in _buildings(annotation, names, tile, round_, file)
         ]
         person = PurePath(file).stem
@@ -105,33 +174,23 @@ def read_coco(content: Mapping[str, Any], round_: Round, file: str) -> list[Tile
 
 
 def _buildings(
-    annotation: Mapping[str, Any], names: Mapping[int, str], tile: QueuedTile, round_: Round, file: str
+    annotation: _Annotation, names: Mapping[int, str], tile: QueuedTile, round_: Round, file: str
 ) -> list[ReviewedBuilding]:
-    category = names.get(annotation["category_id"], "")
+    category = names.get(annotation.category_id)
     if category != UNKNOWN and category not in round_.categories:
         raise LabelError(
             "a category that is none of the round's",
             where=file,
-            found=category,
+            found=category or annotation.category_id,
             remedy=f"The categories are {', '.join(round_.categories)}, and {UNKNOWN}.",
         )
-    segmentation = annotation["segmentation"]
-    if not isinstance(segmentation, list):
-        raise LabelError(
-            "a mask instead of a polygon",
-            where=file,
-            found=f"annotation {annotation['id']}",
-            remedy="Draw polygons, or export without masks.",
-        )
-    proposal = annotation.get("attributes", {}).get("proposal")
-    number = int(proposal) if str(proposal).isdecimal() else None
+    proposal = str((annotation.attributes or {}).get("proposal"))
     return [
         ReviewedBuilding(
-            shapely.Polygon(np.array(ring, dtype=np.float64).reshape(-1, 2) + tile.window[:2]),
+            translate(outline, *tile.window[:2]),
             None if category == UNKNOWN else category,
-            number,
+            int(proposal) if proposal.isdecimal() else None,
             math.nan,
         )
-        for ring in segmentation
-        if len(ring) >= 6
+        for outline in annotation.outlines
     ]

@@ -34,12 +34,22 @@ class Marks(NamedTuple):
     held_out: list[Window]
 
 
+class Origin(NamedTuple):
+    """Where the rows of a reviewed version come from."""
+
+    proposals: str
+    """Version that people were shown."""
+    round: int
+    imported_at: str
+    """ISO 8601 in UTC."""
+
+
 def correct(
     rows: geopandas.GeoDataFrame,
     base_name: str | None,
     verdicts: Sequence[Verdict],
     grid: Grid,
-    version: tuple[str, int, str],
+    origin: Origin,
 ) -> geopandas.GeoDataFrame:
     """The rows of the reviewed version.
 
@@ -48,26 +58,25 @@ def correct(
         base_name: version of the labels that were proposed; None for an image without labels.
         verdicts: on the proposals, and on what was added.
         grid: the image's frame.
-        version: name of the proposals' version, the round, and when it is imported.
+        origin: of the version.
     """
-    proposals, number, made_at = version
     decided = {verdict.row_id: verdict for verdict in verdicts if verdict.row_id}
     kept: list[dict[str, Any]] = []
     for row in rows.to_dict("records"):
         verdict = decided.get(int(row["row_id"]))
         was_label = base_name is not None and str(row["parent"]).startswith(f"{base_name}:")
-        told = row | {"parent": f"{proposals}:{row['row_id']}"}
+        told = row | {"parent": f"{origin.proposals}:{row['row_id']}"}
         if verdict is None or verdict.status == "kept":
             kept += [told] if was_label else []
         elif verdict.status != "rejected":
-            kept.append(_decided(told, verdict, grid, number, made_at))
+            kept.append(_decided(told, verdict, grid, origin))
     for verdict in verdicts:
         if verdict.status == "added":
-            kept.append(_decided({}, verdict, grid, number, made_at))
+            kept.append(_decided({}, verdict, grid, origin))
     names = ("category", "score", "scores", "parent", "model", "person", "file", "seconds", "status")
     columns: dict[str, list] = {name: [row.get(name) for row in kept] for name in names}
-    columns["round"] = [row.get("round", number) for row in kept]
-    columns["made_at"] = [row.get("made_at", made_at) for row in kept]
+    columns["round"] = [row.get("round", origin.round) for row in kept]
+    columns["made_at"] = [row.get("made_at", origin.imported_at) for row in kept]
     return row_frame([row["geometry"] for row in kept], rows.crs, **columns)
 
 
@@ -112,9 +121,7 @@ def _identities(rows: geopandas.GeoDataFrame) -> list[str]:
     return [f"{name} {wkb}" for name, wkb in zip(rows["category"], outlines, strict=True)]
 
 
-def _decided(
-    row: Mapping[str, Any], verdict: Verdict, grid: Grid, number: int, made_at: str
-) -> dict[str, Any]:
+def _decided(row: Mapping[str, Any], verdict: Verdict, grid: Grid, origin: Origin) -> dict[str, Any]:
     geometry = row.get("geometry")
     if verdict.status in ("edited", "added"):
         geometry = px_to_crs([verdict.polygon_px], grid.transform)[0]
@@ -123,8 +130,8 @@ def _decided(
         "category": verdict.category,
         "person": verdict.review.person,
         "file": verdict.review.file,
-        "round": number,
-        "made_at": made_at,
+        "round": origin.round,
+        "made_at": origin.imported_at,
         "seconds": verdict.seconds,
         "status": verdict.status,
     }

@@ -22,7 +22,6 @@ import geopandas
 import numpy as np
 import shapely
 
-from pipeline.evaluate import score_image
 from pipeline.frames import window_box
 from pipeline.matching import overlapping_pairs, valid_polygons, walk
 from pipeline.polygons import largest_parts
@@ -63,38 +62,30 @@ class Agreement(NamedTuple):
     tile_id: str
     people: tuple[str, str]
     f1: float
-    """All-buildings F1 of one against the other."""
-    mean_f1: float
+    """Of one's buildings against the other's, whatever their categories; 1 where both find none."""
 
 
-def last_reviews(
-    reviews: Sequence[TileReview], categories: Sequence[str]
-) -> tuple[list[TileReview], list[Agreement]]:
-    """The review that decides each tile, and how far the others agree with it."""
+def last_reviews(reviews: Sequence[TileReview]) -> tuple[list[TileReview], list[Agreement]]:
+    """The review that decides each tile, and how far what other people said of it agrees."""
     by_tile: dict[tuple[str, str], list[TileReview]] = {}
     for review in sorted(reviews, key=lambda one: (one.finished_at, one.person, one.file)):
         by_tile.setdefault((review.image_id, review.tile_id), []).append(review)
     deciding = [several[-1] for _, several in sorted(by_tile.items())]
     agreements = [
-        _agreement(other, several[-1], categories)
+        _agreement(other, several[-1])
         for _, several in sorted(by_tile.items())
         for other in several[:-1]
+        if other.person != several[-1].person
     ]
     return deciding, agreements
 
 
-def _agreement(one: TileReview, other: TileReview, categories: Sequence[str]) -> Agreement:
-    places = {name: place for place, name in enumerate(categories)}
-
-    def side(review: TileReview) -> tuple[np.ndarray, np.ndarray]:
-        known = [places.get(building.category or "", -1) for building in review.buildings]
-        return _polygons(review.buildings), np.array(known, dtype=np.int64)
-
-    (polygons, known), (truths, truths_known) = side(one), side(other)
-    said = np.where(known >= 0, known, 0)
-    score = score_image(polygons, np.eye(len(categories))[said], truths, truths_known, categories)
-    people = (one.person, other.person)
-    return Agreement(one.image_id, one.tile_id, people, score.all_f1, score.mean_f1)
+def _agreement(one: TileReview, other: TileReview) -> Agreement:
+    polygons, others = (_polygons(_drawn(review)) for review in (one, other))
+    same = walk(overlapping_pairs(polygons, others), np.zeros(len(polygons)))
+    drawn = len(polygons) + len(others)
+    f1 = float(2 * np.count_nonzero(same >= 0) / drawn) if drawn else 1.0
+    return Agreement(one.image_id, one.tile_id, (one.person, other.person), f1)
 
 
 def decide(
@@ -134,8 +125,7 @@ def _judge(
     shown: Sequence[Shown], review: TileReview, window: Window, whole: Mapping[int, shapely.Polygon]
 ) -> list[Verdict]:
     """Verdicts of one review."""
-    buildings = [_sound(building) for building in review.buildings]
-    buildings = [building for building in buildings if building.polygon_px is not None]
+    buildings = _drawn(review)
     answers = _answers(shown, buildings)
     verdicts = []
     for one in shown:
@@ -158,10 +148,14 @@ def _judge(
     return verdicts
 
 
-def _sound(building: ReviewedBuilding) -> ReviewedBuilding:
-    """The building with a valid polygon, None where nothing of it has an area."""
-    polygon = largest_parts(valid_polygons([building.polygon_px]))[0]
-    return building._replace(polygon_px=polygon if polygon is not None and polygon.area > 0 else None)
+def _drawn(review: TileReview) -> list[ReviewedBuilding]:
+    """The buildings of a review with valid polygons, without those of which nothing has an area."""
+    polygons = largest_parts(valid_polygons([building.polygon_px for building in review.buildings]))
+    return [
+        building._replace(polygon_px=polygon)
+        for building, polygon in zip(review.buildings, polygons, strict=True)
+        if polygon is not None and polygon.area > 0
+    ]
 
 
 def _answers(shown: Sequence[Shown], buildings: Sequence[ReviewedBuilding]) -> dict[int, int]:

@@ -12,17 +12,28 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import shapely
+from pydantic import BeforeValidator, TypeAdapter
 
 from pipeline.errors import LabelError
-from pipeline.review.records import UNKNOWN, QueuedTile, ReviewedBuilding, Round, Shown, TileReview
+from pipeline.review.records import (
+    UNKNOWN,
+    Answer,
+    Coordinate,
+    QueuedTile,
+    ReviewedBuilding,
+    Round,
+    Shown,
+    TileReview,
+)
 from pipeline.styles import category_styles
 
 FROM_NAME, TO_NAME, IMAGE = "building", "image", "image"
 _PROPOSAL = "proposal-"
+_POLYGON = "polygonlabels"
 
 
 def labeling_config(categories: Sequence[str]) -> str:
@@ -63,7 +74,7 @@ def _region(tile: QueuedTile, shown: Shown) -> dict[str, Any]:
     percent = (xy - (col_off, row_off)) / (width, height) * 100
     region = {
         "id": f"{_PROPOSAL}{shown.row_id}",
-        "type": "polygonlabels",
+        "type": _POLYGON,
         "from_name": FROM_NAME,
         "to_name": TO_NAME,
         "original_width": width,
@@ -72,7 +83,7 @@ def _region(tile: QueuedTile, shown: Shown) -> dict[str, Any]:
         "value": {
             "points": percent.tolist(),
             "closed": True,
-            "polygonlabels": [shown.category or UNKNOWN],
+            _POLYGON: [shown.category or UNKNOWN],
         },
     }
     return region if math.isnan(shown.score) else region | {"score": float(shown.score)}
@@ -83,7 +94,53 @@ def is_label_studio(content: Any) -> bool:
     return isinstance(content, list) and all(isinstance(task, dict) and "data" in task for task in content)
 
 
-def read_label_studio(content: list[dict[str, Any]], round_: Round, file: str) -> list[TileReview]:
+def _shape(region: Any) -> Any:
+    """The region; None for one that is no shape, as a choice, a text or a relation."""
+    if not isinstance(region, dict) or (kind := region.get("type")) == _POLYGON:
+        return region
+    if str(kind).endswith("labels"):
+        raise ValueError(f"{kind} instead of {_POLYGON}")
+    return None
+
+
+class _Outline(Answer):
+    points: list[tuple[Coordinate, Coordinate]]
+    """Percent of the picture's width and height."""
+    polygonlabels: tuple[str, ...] = ()
+
+
+class _Polygon(Answer):
+    id: str = ""
+    value: _Outline
+
+
+class _Annotation(Answer):
+    result: list[Annotated[_Polygon | None, BeforeValidator(_shape)]]
+    was_cancelled: bool = False
+    completed_by: Any = None
+    lead_time: float | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+    @property
+    def person(self) -> str:
+        """Who made it: an address, or a number where the export names people by that."""
+        if isinstance(self.completed_by, dict):
+            return str(self.completed_by.get("email") or self.completed_by.get("id"))
+        return "" if self.completed_by is None else f"user {self.completed_by}"
+
+
+class _Data(Answer):
+    tile: str = ""
+
+
+class _Task(Answer):
+    id: Any = None
+    data: _Data
+    annotations: tuple[_Annotation, ...] = ()
+
+
+def read_label_studio(content: Any, round_: Round, file: str) -> list[TileReview]:
     """The reviews in a JSON export: one per task and annotation that was not cancelled.
 
     Args:
@@ -92,52 +149,41 @@ def read_label_studio(content: list[dict[str, Any]], round_: Round, file: str) -
         file: its name.
 
     Raises:
-        LabelError: a task is not of this round, or a region is not a polygon of its labels.
+        LabelError: a task is not of this round, or a label no category.
+        ValidationError: it is no export of Label Studio, or a region is a shape other than a polygon.
     """
     reviews = []
-    for task in content:
-        name = task["data"].get("tile", "")
-        tile = round_.tile(name)
+    for task in TypeAdapter(list[_Task]).validate_python(content):
+        tile = round_.tile(task.data.tile)
         if tile is None:
             raise LabelError(
                 "a task of another round or project",
                 where=file,
-                found=name or task.get("id"),
+                found=task.data.tile or task.id,
                 remedy=f"Export the project of round {round_.round}.",
             )
-        for annotation in task.get("annotations", []):
-            if annotation.get("was_cancelled"):
-                continue
-            reviews.append(_review(annotation, tile, round_, file))
+        for annotation in task.annotations:
+            if not annotation.was_cancelled:
+                reviews.append(_review(annotation, tile, round_, file))
     return reviews
 
 
-def _review(annotation: dict[str, Any], tile: QueuedTile, round_: Round, file: str) -> TileReview:
-    seconds = annotation.get("lead_time")
-    regions = [region for region in annotation["result"] if region.get("type") == "polygonlabels"]
+def _review(annotation: _Annotation, tile: QueuedTile, round_: Round, file: str) -> TileReview:
     return TileReview(
         tile.image_id,
         tile.tile_id,
-        _person(annotation),
-        annotation.get("updated_at") or annotation.get("created_at") or "",
+        annotation.person,
+        annotation.updated_at or annotation.created_at or "",
         file,
-        math.nan if seconds is None else float(seconds),
+        math.nan if annotation.lead_time is None else annotation.lead_time,
         True,
-        [_building(region, tile, round_, file) for region in regions],
+        [_building(region, tile, round_, file) for region in annotation.result if region],
     )
 
 
-def _person(annotation: dict[str, Any]) -> str:
-    by = annotation.get("completed_by")
-    if isinstance(by, dict):
-        return str(by.get("email") or by.get("id"))
-    return "" if by is None else f"user {by}"
-
-
-def _building(region: dict[str, Any], tile: QueuedTile, round_: Round, file: str) -> ReviewedBuilding:
+def _building(region: _Polygon, tile: QueuedTile, round_: Round, file: str) -> ReviewedBuilding:
     col_off, row_off, width, height = tile.window
-    value = region["value"]
-    category = value["polygonlabels"][0] if value.get("polygonlabels") else UNKNOWN
+    category = next(iter(region.value.polygonlabels), UNKNOWN)
     if category != UNKNOWN and category not in round_.categories:
         raise LabelError(
             "a label that is no category",
@@ -145,13 +191,12 @@ def _building(region: dict[str, Any], tile: QueuedTile, round_: Round, file: str
             found=category,
             remedy=f"The categories are {', '.join(round_.categories)}.",
         )
-    xy = np.array(value["points"], dtype=np.float64).reshape(-1, 2) / 100 * (width, height)
+    xy = np.array(region.value.points, dtype=np.float64).reshape(-1, 2) / 100 * (width, height)
     polygon = shapely.Polygon(np.add(xy, (col_off, row_off))) if len(xy) > 2 else shapely.Polygon()
-    proposal = str(region.get("id", ""))
-    number = proposal.removeprefix(_PROPOSAL)
+    number = region.id.removeprefix(_PROPOSAL)
     return ReviewedBuilding(
         polygon,
         None if category == UNKNOWN else category,
-        int(number) if number != proposal and number.isdecimal() else None,
+        int(number) if number != region.id and number.isdecimal() else None,
         math.nan,
     )

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import shapely
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.schema import Artifact, Grid, Versioned, Window
 
 UNKNOWN = "unknown"
 """What tools call a building without a known condition: they ask for some label."""
+
+FARTHEST = 1e6
+"""From a picture's corner, in its pixels or in percent: nobody draws there, and areas stay numbers."""
+Coordinate = Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]
+
+
+class Answer(BaseModel):
+    """Base of what the tools of others write: of their fields those that are read, the rest is theirs."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class QueuedTile(Artifact):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipeline.errors import LabelError
 from pipeline.inputs import files_in
 from pipeline.review.coco import is_coco, read_coco
@@ -24,13 +26,26 @@ def read_returned(path: Path, round_: Round) -> list[TileReview]:
     """The reviews in a file: a GeoPackage edited in QGIS, a JSON export of Label Studio, or COCO.
 
     Raises:
-        LabelError: it is none of them, or of another round.
+        LabelError: it is none of them, is of another round, or what it holds is not as it should be.
     """
-    if path.suffix.lower() == ".gpkg":
-        return read_qgis(path, round_)
+    try:
+        return read_qgis(path, round_) if path.suffix.lower() == ".gpkg" else _read_json(path, round_)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        told = first["msg"].removeprefix("Value error, ")
+        raise LabelError(
+            f"{place}: {told}" if place else told,
+            where=path,
+            found=first["input"] if isinstance(first["input"], str | int | float) else None,
+            remedy="Correct it where it was drawn, and hand it back again.",
+        ) from error
+
+
+def _read_json(path: Path, round_: Round) -> list[TileReview]:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabelError(f"not JSON: {error}", where=path, remedy="Export it again.") from error
     if is_label_studio(content):
         return read_label_studio(content, round_, path.name)

@@ -15,7 +15,7 @@ from pydantic import Field
 from pipeline.atomic import atomic
 from pipeline.errors import ArtifactError, SourceError
 from pipeline.review.changes import Change, RoundNumbers, changes_of, number_round
-from pipeline.review.corrected import Marks, correct, corrected_ground, with_late, write_corrected
+from pipeline.review.corrected import Marks, Origin, correct, corrected_ground, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
 from pipeline.review.proposals import pixels_of, source_of
 from pipeline.review.records import Round, TileReview
@@ -77,6 +77,15 @@ def read_imported(path: Path) -> Imported:
     )
 
 
+def read_numbers(path: Path) -> RoundNumbers:
+    """What people did in a round.
+
+    Raises:
+        ArtifactError: nothing came back of it, or the file is damaged.
+    """
+    return _read(path, RoundNumbers, "Delete imported.json beside it, and run ImportReview of that round.")
+
+
 def tiles_reviewed(rounds: Iterable[Path], weights: str, enough: int) -> dict[str, list[Window]]:
     """By image, the tiles on which people corrected what a network had proposed.
 
@@ -88,7 +97,7 @@ def tiles_reviewed(rounds: Iterable[Path], weights: str, enough: int) -> dict[st
     tiles: dict[str, set[Window]] = {}
     buildings = 0
     for folder in rounds:
-        numbers = _read(folder / "numbers.json", RoundNumbers, "Import the round again.")
+        numbers = read_numbers(folder / "numbers.json")
         if any(weights.startswith(_weights_of(tag)) for name in numbers.models for tag in name.split(" + ")):
             buildings += numbers.everything.proposals + numbers.added
             for tile in read_imported(folder / "imported.json").tiles:
@@ -152,7 +161,7 @@ def import_round(
             found=[path.name for path in files],
             remedy="Put the edited GeoPackage (tiles set to done), Label Studio's JSON export or COCO there.",
         )
-    deciding, agreements = last_reviews(reviews, round_.categories)
+    deciding, agreements = last_reviews(reviews)
     name = f"round_{round_.round:03d}-{_digest(files)}"
     changes: list[Change] = []
     versions: dict[str, str] = {}
@@ -228,7 +237,7 @@ def _import_image(
     polygons = pixels_of(rows, grid)
     windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
     verdicts = decide(rows, polygons, reviews, windows)
-    corrected = correct(rows, base, verdicts, grid, (proposals, round_.round, imported_at))
+    corrected = correct(rows, base, verdicts, grid, Origin(proposals, round_.round, imported_at))
     before = earlier.get(image_id, Earlier([], round_.held_out.get(image_id, [])))
     if before.version and before.version != base:
         # Somebody answered an earlier round after this one had gone out.

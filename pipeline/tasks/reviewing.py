@@ -16,7 +16,7 @@ from pipeline.errors import SettingsError
 from pipeline.inputs import fingerprint
 from pipeline.labels import read_area
 from pipeline.raster import Imagery
-from pipeline.review.changes import RoundNumbers, RoundsReport
+from pipeline.review.changes import RoundsReport
 from pipeline.review.corrected import read_marks
 from pipeline.review.page import render_rounds
 from pipeline.review.proposals import propose
@@ -24,7 +24,7 @@ from pipeline.review.records import Queue, Round
 from pipeline.review.returned import SUFFIXES, returned_files
 from pipeline.seams import MergeRules
 from pipeline.steps.checking import now
-from pipeline.steps.importing import Earlier, import_round, read_imported, read_round
+from pipeline.steps.importing import Earlier, import_round, read_imported, read_numbers, read_round
 from pipeline.steps.judging import Truth, fuse_versions, score_versions
 from pipeline.steps.labeling_server import annotated, download_reviews, upload_round
 from pipeline.steps.outgoing import Proposed, export_round
@@ -70,9 +70,9 @@ class ExportReview(RoundStep):
 
     def run(self) -> None:
         """Keeps the proposals as versions, and writes them for every tool."""
-        exported = {task.image_id: self._propose(task) for task in self.tiles.buildings}
-        round_ = self._round({image_id: names for image_id, (_, names) in exported.items()})
         with self.making(self.place) as folder:
+            exported = {task.image_id: self._propose(task) for task in self.tiles.buildings}
+            round_ = self._round({image_id: names for image_id, (_, names) in exported.items()})
             images = {image_id: proposed for image_id, (proposed, _) in exported.items()}
             export_round(round_, images, settings.Imagery().rules(Imagery), folder, self.progress)
             if url := settings.Review().label_studio_url:
@@ -174,6 +174,11 @@ class FetchReview(RoundStep):
         return ExportReview(round=self.round)
 
     @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What went out; what it was made from may have changed since."""
+        return {"round.json": fingerprint(self.place / "round.json")}
+
+    @property
     def project(self) -> int | None:
         """The project on the server; None where there is none, or no server is given."""
         found = self.place / "label_studio" / "project.json"
@@ -207,10 +212,11 @@ class FetchReview(RoundStep):
 
     def run(self) -> None:
         """Fetches the annotated tasks."""
-        told = self._ask()
-        self.progress(0.5, "fetching what was submitted")
-        tasks = download_reviews(*self._server)
-        self.output().write(json.dumps(tasks), told)
+        with self._watched(self.place / "returned"):
+            told = self._ask()
+            self.progress(0.5, "fetching what was submitted")
+            tasks = download_reviews(*self._server)
+            self.output().write(json.dumps(tasks), told)
         logger.info("%s: %d tasks", self, sum(bool(task["annotations"]) for task in tasks))
 
 
@@ -253,7 +259,7 @@ class ImportReview(RoundStep):
     def run(self) -> None:
         """Reads what was returned."""
         round_ = read_round(self.place / "round.json")
-        with self.finishing(self.place / "import.run.json") as counts:
+        with self._watched(self.place) as (counts, finished):
             imported, numbers = import_round(
                 round_,
                 returned_files(self.returned),
@@ -265,8 +271,9 @@ class ImportReview(RoundStep):
                 self.progress,
             )
             counts |= {"tiles": len(imported.tiles), "added": numbers.added}
-        write_atomic(self.place / "numbers.json", numbers.model_dump_json(indent=1))
-        write_atomic(self.place / "imported.json", imported.model_dump_json(indent=1))
+            made = {"import.run.json": finished(), "numbers.json": numbers, "imported.json": imported}
+            for name, content in made.items():  # the last says that all is there
+                write_atomic(self.place / name, content.model_dump_json(indent=1))
         logger.info("%s\n%s", self, numbers.table())
 
     def _earlier(self, image_id: str) -> Earlier | None:
@@ -295,13 +302,12 @@ class ReviewRound(RoundStep):
             yield ImportReview(round=self.round - 1)
         # Asked for only now: what was imported decides what there is to learn from.
         yield ExportReview(round=self.round)
-        numbers = [
-            RoundNumbers.model_validate_json(path.with_name("numbers.json").read_bytes())
-            for path in self.earlier
-        ]
-        report = RoundsReport(numbers=numbers, held_out=self._compare())
-        write_atomic(self.workspace.output / "review.html", render_rounds(report, self.workspace.root.name))
-        write_atomic(self.place / "report.json", report.model_dump_json(indent=1))
+        output = self.workspace.output
+        with self._watched(output):
+            numbers = [read_numbers(path.with_name("numbers.json")) for path in self.earlier]
+            report = RoundsReport(numbers=numbers, held_out=self._compare())
+            write_atomic(output / "review.html", render_rounds(report, self.workspace.root.name))
+            write_atomic(self.place / "report.json", report.model_dump_json(indent=1))
         logger.info("%s\n%s", self, report.table())
 
     def _compare(self) -> dict[str, dict[str, float]]:
