@@ -1,4 +1,4 @@
-"""The project as others install it: a wheel, run outside the checkout."""
+"""The project as others install it: a wheel of what the container copies, run outside the checkout."""
 
 import os
 import subprocess
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from build_context import copy_context
 
 from pipeline.sample import SceneSpec, write_scene
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """A folder that holds the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
+    copy_context(folder / "source")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, str(ROOT)]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source"]
     subprocess.run([*pip, *build], check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run(
@@ -33,7 +33,7 @@ def test_luigi_runs_the_graph_from_the_wheel(installed, tmp_path):
     spec = SceneSpec(width=384, height=384, collar=0)
     write_scene(spec, folder / "images" / "scene.tif", folder / "labels" / "scene.geojson")
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    where = "import pipeline, models, sql; print(pipeline.__file__, models.__file__, sql.__file__)"
+    where = "import jengo, pipeline, models, sql; print(jengo, pipeline, models, sql)"
     found = subprocess.run(
         [sys.executable, "-c", where],
         cwd=tmp_path,
@@ -42,7 +42,7 @@ def test_luigi_runs_the_graph_from_the_wheel(installed, tmp_path):
         text=True,
         check=True,
     )
-    assert found.stdout.count(str(installed)) == 3
+    assert found.stdout.count(str(installed)) == 4
     command = ["-m", "luigi", "--module", "pipeline", "CutTiles", "--image-id", "scene", "--local-scheduler"]
     done = subprocess.run(
         [sys.executable, *command, "--Tiling-tile-size", "256", "--Tiling-overlap", "64"],
@@ -66,5 +66,12 @@ def test_the_wheel_brings_its_data(installed):
         "challenge.csv",
         "schema.sql",
         "items_in_tiles.sql",
-        "py.typed",
     } <= names
+    for package in ("jengo", "pipeline", "models", "sql"):
+        assert (installed / package / "py.typed").is_file(), package
+
+
+def test_the_wheel_brings_its_licences(installed):
+    (licences,) = installed.glob("jengo-*.dist-info/licenses")
+    assert "MIT" in (licences / "LICENSE").read_text()
+    assert "BSD" in (licences / "pipeline/report/leaflet/LICENSE").read_text()
