@@ -79,7 +79,7 @@ docs: .venv/installed  ## the reference pages from the code, the notebook's outp
 docs-site: .venv/installed  ## the documentation as a site in site/
 	$(BIN)/python -m mkdocs build --strict
 
-lock: .venv/installed  ## write down what is installed as the exact versions to install
+lock: .venv/peers  ## write down what is installed as the exact versions to install
 	sed -n '/^#/p' constraints.txt > .lock
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -v -i -E '^(jengo|pip)==' | LC_ALL=C sort -f >> .lock
 	mv .lock constraints.txt

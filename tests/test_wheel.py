@@ -1,12 +1,14 @@
 """The project as others install it: a wheel of what the container copies, run outside the checkout."""
 
+import configparser
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from build_context import copy_context
+from build_context import ROOT, copy_context
 
 from pipeline.sample import SceneSpec, write_scene
 
@@ -69,6 +71,22 @@ def test_the_wheel_brings_its_data(installed):
     } <= names
     for package in ("jengo", "pipeline", "models", "sql"):
         assert (installed / package / "py.typed").is_file(), package
+
+
+def test_every_requirement_is_locked():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    asked = dict(config["options.extras_require"]) | {"": config["options"]["install_requires"]}
+    # An environment of its own has that one: its pins and ours do not agree.
+    del asked["label-studio"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = {_normal(line.partition("==")[0]) for line in lines if "==" in line}
+    names = {_normal(re.split(r"[\[<>=]", line)[0]) for text in asked.values() for line in text.split()}
+    assert names <= locked, sorted(names - locked)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_wheel_brings_its_licences(installed):
