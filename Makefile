@@ -17,7 +17,7 @@ BIN := .venv/bin
 
 # Threads that wait asleep: on a machine with other work, waiting awake makes learning ten times slower.
 demo: export OMP_WAIT_POLICY ?= PASSIVE
-demo: .venv/installed  ## paint five villages, learn on four, map the fifth, score it
+demo: .venv/installed  ## paint five villages, learn on three, hold out one, map the fifth, score it
 	$(BIN)/python -m pipeline.sample demo
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
 	$(BIN)/python -m pipeline.summary demo scene_042
