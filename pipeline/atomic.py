@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -38,12 +38,17 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, whole: Callable[[], bool] = lambda: True) -> Iterator[Path]:
     """A temporary path for a file or folder that becomes `path` when the block ends well.
 
     The temporary one lies in a hidden folder beside the target and keeps its file name, so
     drivers that look at endings work. On an error it goes and `path` stays as it was.
     A folder that another process finished meanwhile is kept: equal paths hold equal content.
+
+    Args:
+        path: of the file or folder.
+        whole: whether a folder that is at `path` when the block ends holds all that it should; else the new
+            one takes its place.
 
     Raises:
         ArtifactError: the folder cannot be written.
@@ -53,9 +58,11 @@ def atomic(path: Path) -> Iterator[Path]:
         yield scratch
         for part in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
             flush(part)
-        if path.is_dir():
+        if path.is_dir() and whole():
             return
         try:
+            if path.is_dir():
+                os.replace(path, folder / "damaged")
             os.replace(scratch, path)
         except OSError:
             # Another process was faster by less than the line above.

@@ -117,6 +117,12 @@ def areas_on(polygons: np.ndarray, ground: Sequence[shapely.Geometry] | np.ndarr
     return areas
 
 
+def stand_on(polygons: np.ndarray, ground: shapely.Geometry) -> np.ndarray:
+    """bool[n], which polygons have an inner point on a ground of the same frame; an empty one has none."""
+    shapely.prepare(ground)
+    return shapely.intersects(ground, shapely.point_on_surface(polygons))
+
+
 def fill_holes(polygons: np.ndarray, min_hole_px2: float) -> np.ndarray:
     """The polygons without their holes of less than `min_hole_px2`.
 

@@ -179,11 +179,7 @@ class PublishedTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Whether all files are there as published, and of this digest."""
-        record = read_record(self.record)
-        if record is None or record.digest != self.digest:
-            return False
-        folder = self.record.parents[1]
-        return all(_size(folder / name) == size for name, size in record.files.items())
+        return holds(self.record.parents[1], self.record, self.digest)
 
     def publish(self, scratch: Path, record: RunRecord) -> None:
         """Moves the files of `scratch` under their friendly names, then stamps them.
@@ -208,6 +204,30 @@ class PublishedTarget(luigi.Target):
                 drop_journals(folder / path.name)
                 os.replace(path, folder / path.name)
             write_atomic(self.record, stamped.model_dump_json(indent=1))
+
+
+class MadeTarget(luigi.Target):
+    """A folder that one task made at once, complete when all files are there that its run record names.
+
+    Args:
+        folder: with `run.json` in it.
+        digest: of the settings and inputs it must come from.
+    """
+
+    def __init__(self, folder: Path, digest: str):
+        self.folder, self.digest = folder, digest
+
+    def exists(self) -> bool:
+        """Whether all files are there as they were made, and of this digest."""
+        return holds(self.folder, self.folder / "run.json", self.digest)
+
+
+def holds(folder: Path, record: Path, digest: str) -> bool:
+    """Whether a folder holds all files of a run record, by their sizes, and the record is of this digest."""
+    told = read_record(record)
+    if told is None or told.digest != digest:
+        return False
+    return all(_size(folder / name) == size for name, size in told.files.items())
 
 
 def _size(path: Path) -> int | None:

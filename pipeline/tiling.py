@@ -243,7 +243,10 @@ def read_tile_index(path: str | Path) -> TileIndex:
     except (OSError, ValidationError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ArtifactError(
-            "not a tile index", where=path, found=told, remedy="Remove the file: it will be made again."
+            "not a tile index",
+            where=path,
+            found=told,
+            remedy="Remove the file and run TileImage, which makes it again.",
         ) from error
     members = {name: getattr(document, name) for name in TileIndex.model_fields if name != "tiles"}
     return TileIndex(**members, tiles=[feature.properties for feature in document.features])

@@ -41,6 +41,7 @@ _TASKS = {
     "pairs": "CutTiles",
     "detections": "InferShard",
     "large": "InferLarge",
+    "buildings": "AggregateImage",
 }
 """By the folders they fill, in the graph's order."""
 

@@ -77,7 +77,7 @@ def scene(tmp_path_factory):
     return folder, index
 
 
-def check(scene, tmp_path, labels: str):
+def check(scene, tmp_path, labels: str, ground: shapely.Geometry | None = None):
     folder, index = scene
     store = open_versions("", tmp_path / "versions")
     made_at = "2026-01-01T00:00:00+00:00"
@@ -91,11 +91,10 @@ def check(scene, tmp_path, labels: str):
         folder / "a.tif",
         Imagery(),
         folder / labels,
-        None,
         settings.Labels(),
         CheckRules(),
         store,
-        Version("drawn-1", "drawn", "one", 0, made_at),
+        Version("drawn-1", "drawn", "one", 0, made_at, ground),
         "net",
     ), store
 
@@ -114,6 +113,21 @@ def test_check_of_dirty_labels_is_a_table_a_layer_and_a_ceiling(scene, tmp_path)
     assert "a perfect network scores" in report.table()
     assert json.loads(store.read("a", "net")["scores"][0]).keys() == set(CATEGORIES)
     assert set(store.read("a", "drawn-1")["file"]) == {"a.geojson"}
+
+
+def test_nothing_is_missed_where_labels_are_not_complete(scene, tmp_path):
+    folder, index = scene
+    frame = read_label_file(folder / "a.geojson").to_crs(index.grid.crs)
+    west, south, east, north = footprint(index.grid).bounds
+    ground = shapely.box(west, south, (west + east) / 2, north)
+    inside = shapely.intersects(ground, shapely.point_on_surface(frame.geometry.values))
+    frame[inside].to_file(tmp_path / "west.gpkg")
+    (everywhere, _), _ = check((folder, index), tmp_path / "everywhere", str(tmp_path / "west.gpkg"))
+    (there, _), _ = check((folder, index), tmp_path / "there", str(tmp_path / "west.gpkg"), ground)
+    assert everywhere.findings["unlabelled"] and "unlabelled" not in there.findings
+    (all_drawn, _), _ = check((folder, index), tmp_path / "all", "a.geojson", ground)
+    assert all_drawn.ceiling.labels == there.ceiling.labels
+    assert all_drawn.ceiling.perfect == there.ceiling.perfect
 
 
 def test_shifted_labels_lower_the_ceiling_and_the_offset_is_told(scene, tmp_path):

@@ -338,6 +338,16 @@ def test_a_damaged_tile_of_a_map_that_is_whole_is_found_and_repaired(village, wo
     assert list(kills.differences(village, workspace)) == []
 
 
+@pytest.mark.parametrize("name", ["tiles.geojson", "pairs.json", "thresholds.json", "*.parquet"])
+def test_a_file_that_somebody_removes_is_made_again(village, workspace, name):
+    next(workspace.glob(f"work/**/{name}")).unlink()
+    (damage,) = verify(workspace).damages
+    done = run_warm(workspace, *damage.remake.split(), "--local-scheduler")
+    assert done.returncode == 0, done.stdout
+    assert verify(workspace).damages == []
+    assert list(kills.differences(village, workspace)) == []
+
+
 @pytest.mark.parametrize(
     ("folder", "task"),
     [
@@ -346,6 +356,7 @@ def test_a_damaged_tile_of_a_map_that_is_whole_is_found_and_repaired(village, wo
         ("work/networks/abc", "TrainMaskRCNN"),
         ("work/calibrations/abc", "CalibrateNetwork"),
         ("work/scene_042/tiles-abc", "TileImage --image-id scene_042"),
+        ("work/scene_042/buildings-abc", "AggregateImage --image-id scene_042"),
     ],
 )
 def test_whatever_is_damaged_the_task_that_makes_it_again_is_named(tmp_path, capsys, folder, task):

@@ -301,6 +301,13 @@ def test_a_touched_or_replaced_input_makes_stale_what_depends_on_it(workspace, n
     assert changed(touched, digests()) == EDITS[name]
 
 
+def test_labels_are_checked_as_they_are_read_now(workspace):
+    check = CheckLabels(image_id="scene_042")
+    before = check._drawn("EPSG:32737").name
+    get_config().set("Labels", "condition_attribute", "roof")
+    assert check._drawn("EPSG:32737").name != before
+
+
 @pytest.mark.parametrize("kind", ["images/scene_042.tif", "labels/scene_042.geojson"])
 def test_a_moved_input_makes_stale_what_points_to_it(workspace, kind):
     (workspace / "input/test/images/scene_043.tif").write_text("so that the split stays one")
@@ -378,6 +385,8 @@ def evaluation(workspace) -> EvaluateImage:
     tiles.parent.mkdir(parents=True)
     tiles.write_text("tiles")
     step.buildings.table.mkdir(parents=True)
+    made = Stopwatch("AggregateImage", step.image_id, step.buildings.digest).record({}, {})
+    (step.buildings.table / "run.json").write_text(made.model_dump_json())
     publish(step.buildings, step.buildings.digest)
     assert all(needed.complete() for needed in step.deps())
     # What a luigi worker gives a task to tell its progress with.

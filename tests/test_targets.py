@@ -45,6 +45,14 @@ def test_a_folder_that_another_finished_first_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_a_folder_that_is_not_whole_is_replaced(tmp_path):
+    (tmp_path / "made" / "parts").mkdir(parents=True)
+    with atomic(tmp_path / "made", lambda: (tmp_path / "made" / "x").exists()) as scratch:
+        scratch.mkdir()
+        (scratch / "x").write_text("ours")
+    assert [path.name for path in tmp_path.rglob("*")] == ["made", "x"]
+
+
 def test_a_kill_inside_leaves_no_result(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from pipeline.atomic import atomic\n"

@@ -14,6 +14,7 @@ from pipeline.errors import LabelError
 from pipeline.frames import ground_areas, reproject
 from pipeline.labels.conditions import read_conditions
 from pipeline.labels.rules import NOTED, SET_ASIDE, LabelReport, LabelRules
+from pipeline.polygons import stand_on
 
 _POLYGON, _COLLECTION = int(shapely.GeometryType.POLYGON), int(shapely.GeometryType.GEOMETRYCOLLECTION)
 
@@ -237,9 +238,9 @@ def _inside(
     shapely.prepare(footprint)
     parts = ledger.take("outside_image", parts, parts[shapely.intersects(footprint, parts["geometry"])])
     if area is not None:
-        shapely.prepare(area)
-        labelled = shapely.intersects(area, shapely.point_on_surface(parts["geometry"]))
-        parts = ledger.take("outside_labelled_area", parts, parts[labelled])
+        parts = ledger.take(
+            "outside_labelled_area", parts, parts[stand_on(parts["geometry"].to_numpy(), area)]
+        )
     ledger.note("partly_outside_image", parts["source_row"][~shapely.covers(footprint, parts["geometry"])])
     return parts
 

@@ -17,9 +17,9 @@ from pipeline.checks import RULES, CheckRules
 from pipeline.edge import EdgeCounts, cut_to_image
 from pipeline.errors import LabelError
 from pipeline.frames import footprint, ground_m_per_px, px_to_crs, reproject
-from pipeline.labels import category_indices, clean_labels, read_area, read_label_file
+from pipeline.labels import category_indices, clean_labels, read_label_file
 from pipeline.outputs import LONLAT
-from pipeline.polygons import polygonal
+from pipeline.polygons import polygonal, stand_on
 from pipeline.raster import Imagery, Raster
 from pipeline.review.ceiling import Ceiling, find_ceiling
 from pipeline.schema import Artifact, Grid, TileIndex, Versioned, Window
@@ -84,7 +84,6 @@ def check_labels(
     source: Path | str,
     imagery: Imagery,
     labels: Path,
-    area: Path | None,
     settings: Labels,
     rules: CheckRules,
     store: VersionStore,
@@ -99,11 +98,10 @@ def check_labels(
         source: the image.
         imagery: how it is read.
         labels: the label file.
-        area: the polygons within which labels are complete; None for the whole image.
         settings: the settings that name categories and conditions.
         rules: what counts as wrong.
         store: keeps the labels as drawn, and `against`.
-        version: what the labels are kept as.
+        version: what the labels are kept as; what stands outside its ground is neither missed nor scored.
         against: the version of buildings to compare with.
         progress: told before each part.
     """
@@ -120,13 +118,15 @@ def check_labels(
     counts = findings["rule"].value_counts()
     shifted = shift.counts(limits)
     progress(0.8, "scoring a perfect network")
-    ground = read_area(area, grid.crs) if area else None
-    clean, _ = clean_labels(
-        read_label_file(labels), grid.crs, footprint(grid), settings.label_rules(), ground, where=labels
-    )
+    frame, ground = read_label_file(labels), version.ground
+    clean, _ = clean_labels(frame, grid.crs, footprint(grid), settings.label_rules(), ground, where=labels)
     places = {name: place for place, name in enumerate(settings.names)}
+    polygons = np.asarray(drawn.geometry.values, dtype=object)
+    if ground is not None:
+        counted = stand_on(polygons, ground)
+        polygons, known = polygons[counted], known[counted]
     ceiling = find_ceiling(
-        np.asarray(drawn.geometry.values, dtype=object),
+        polygons,
         known,
         np.asarray(clean.geometry.values, dtype=object),
         np.array([places.get(name, -1) for name in clean["category"]], dtype=np.int64),

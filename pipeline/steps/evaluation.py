@@ -15,6 +15,7 @@ from pipeline.frames import crs_to_px, grid_lonlat_outline, reproject
 from pipeline.labels import category_indices, read_area, read_label_file
 from pipeline.metrics import ImageMetrics, MetricRules, measure_image
 from pipeline.outputs import LONLAT
+from pipeline.polygons import stand_on
 from pipeline.raster import Imagery, Raster
 from pipeline.schema import EVALUATION_VERSION, Grid, TileIndex, Versioned, Window
 from pipeline.seam_score import SeamScore, find_seams, score_seams
@@ -92,10 +93,9 @@ def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels, gri
     judged = ~shown.excuses(rows.polygons_lonlat)
     ground = None if area is None else read_area(area, LONLAT)
     if ground is not None:
-        shapely.prepare(ground)
-        counted = shapely.intersects(ground, shapely.point_on_surface(truths))
+        counted = stand_on(truths, ground)
         truths, known = truths[counted], known[counted]
-        judged &= shapely.intersects(ground, shapely.point_on_surface(rows.polygons_lonlat))
+        judged &= stand_on(rows.polygons_lonlat, ground)
     return Sides(rows, judged, truths, known, ground, shown.counts)
 
 

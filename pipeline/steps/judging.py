@@ -15,6 +15,7 @@ from pipeline.edge import cut_to_image
 from pipeline.evaluate import ImageScore, pool, score_image
 from pipeline.frames import crs_to_px, px_to_crs, reproject, window_box, window_boxes
 from pipeline.labels import category_indices, read_label_file
+from pipeline.polygons import stand_on
 from pipeline.review.ensemble import ModelBuildings, fuse_models
 from pipeline.review.proposals import pixels_of
 from pipeline.schema import Grid, Window
@@ -65,7 +66,7 @@ def _score(rows: geopandas.GeoDataFrame, truth: Truth, settings: Labels) -> Imag
     polygons, probabilities = polygons[judged], probabilities[judged]
     if truth.ground:
         ground = shapely.union_all(window_boxes(truth.ground))
-        mine, theirs = (shapely.intersects(ground, shapely.centroid(side)) for side in (polygons, labels))
+        mine, theirs = (stand_on(side, ground) for side in (polygons, labels))
         polygons, probabilities = polygons[mine], probabilities[mine]
         labels, known = labels[theirs], known[theirs]
     return score_image(polygons, probabilities, labels, known, settings.names)

@@ -6,6 +6,7 @@ import logging
 
 from pipeline import settings
 from pipeline.checks import CheckRules
+from pipeline.labels import read_area
 from pipeline.raster import Imagery
 from pipeline.schema import ModelTag, TileIndex
 from pipeline.steps.checking import check_labels, model_rows, now, write_findings
@@ -16,6 +17,7 @@ from pipeline.stores.opening import open_versions
 from pipeline.stores.versions import Version, VersionStore
 from pipeline.targets import PublishedTarget, Workspace
 from pipeline.tasks.detecting import network
+from pipeline.tasks.learning import LoadLabels
 from pipeline.tasks.mapping import AggregateImage, JudgedImage
 
 logger = logging.getLogger("luigi-interface")
@@ -65,16 +67,16 @@ class CheckLabels(JudgedImage):
         """Compares, and writes the table, the map layer and the ceiling."""
         against = keep_buildings(self.buildings, 0)
         with self.publishing(self.output()) as (folder, counts):
+            index = self.tiles.read()
             check, findings = check_labels(
-                self.tiles.read(),
+                index,
                 self.tiles.image.source,
                 settings.Imagery().rules(Imagery),
                 self.labels.source,
-                self.labels.area,
                 settings.Labels(),
                 settings.Checks().rules(CheckRules),
                 open_workspace_versions(self.workspace),
-                Version(f"drawn-{self.labels.digest}", "drawn", self.labels.digest, 0, now()),
+                self._drawn(index.grid.crs),
                 against,
                 self.progress,
             )
@@ -83,3 +85,8 @@ class CheckLabels(JudgedImage):
             write_findings(stem, findings)
             stem.with_name(f"{stem.name}.json").write_text(check.model_dump_json(indent=1))
         logger.info("check of %s\n%s", self.image_id, check.table())
+
+    def _drawn(self, crs: str) -> Version:
+        """What the labels are kept as: another where the image's frame or categories change."""
+        digest, area = LoadLabels(image_id=self.image_id).digest, self.labels.area
+        return Version(f"drawn-{digest}", "drawn", digest, 0, now(), read_area(area, crs) if area else None)

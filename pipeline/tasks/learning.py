@@ -74,7 +74,7 @@ class TileImage(ImageStep):
                 "the tiles of another image",
                 where=self.output().path,
                 found=index.image_id,
-                remedy="Remove the file: it will be made again.",
+                remedy="Remove the file and run TileImage, which makes it again.",
             )
         return index
 

@@ -10,7 +10,6 @@ from typing import Any
 import luigi
 
 from pipeline import settings
-from pipeline.atomic import atomic
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import SourceError
 from pipeline.metrics import MetricRules
@@ -19,7 +18,7 @@ from pipeline.schema import EVALUATION_VERSION
 from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
 from pipeline.steps.submission import check_names, submit
-from pipeline.targets import PublishedTarget
+from pipeline.targets import MadeTarget, PublishedTarget
 from pipeline.tasks.calibrating import calibrated
 from pipeline.tasks.detecting import InferLarge, InferShard, shards_of, told
 from pipeline.tasks.learning import TileImage
@@ -76,12 +75,11 @@ class AggregateImage(ImageStep):
 
     def output(self) -> list[luigi.Target]:
         """The published files, and the buildings for later tasks."""
-        return [self.published, luigi.LocalTarget(str(self.table))]
+        return [self.published, MadeTarget(self.table, self.digest)]
 
     def run(self) -> None:
         """Merges the detections across tiles and publishes the buildings."""
-        with self.publishing(self.published) as (folder, counts), atomic(self.table) as table:
-            table.mkdir()
+        with self.publishing(self.published) as (folder, counts), self.making(self.table) as table:
             counts |= aggregate_image(
                 self.shards[0].tiles.read(),
                 self.shards[0].detections,

@@ -26,7 +26,7 @@ from pipeline.names import check_image_id
 from pipeline.pace import Pace, in_words
 from pipeline.provenance import RunRecord, Stopwatch, facts_of
 from pipeline.settings import digest
-from pipeline.targets import PublishedTarget, Workspace
+from pipeline.targets import MadeTarget, PublishedTarget, Workspace
 from pipeline.untouched import stamp_of
 
 logger = logging.getLogger("luigi-interface")
@@ -167,8 +167,15 @@ class Step(luigi.Task):
 
     @contextmanager
     def making(self, folder: Path) -> Iterator[Path]:
-        """A temporary folder that becomes `folder` when the block ends well, with a run record in it."""
-        with self._watched(folder.parent) as (_, finished), atomic(folder) as scratch:
+        """A temporary folder that becomes `folder` when the block ends well, with a run record in it.
+
+        What lies there and is not whole any more is replaced.
+        """
+
+        def whole() -> bool:
+            return MadeTarget(folder, self.digest).exists()
+
+        with self._watched(folder.parent) as (_, finished), atomic(folder, whole) as scratch:
             scratch.mkdir()
             yield scratch
             made = facts_of(scratch, (path for path in scratch.rglob("*") if path.is_file()))
