@@ -14,9 +14,11 @@ from typing import Literal
 import numpy as np
 import shapely
 
+from models.ranges import Count
 from pipeline.bootstrap import Estimate
 from pipeline.evidence import Evidence, TileSample, outcomes
 from pipeline.matching import walk
+from pipeline.rules import Rules
 from pipeline.schema import Versioned
 from pipeline.temperature import BACKGROUND, Reliability, fit_temperature, reliability, temper
 from pipeline.thresholds import Cut, ThresholdRules, choose_cut, evidence_of, expected_scores
@@ -26,15 +28,11 @@ UNLABELLED = -2
 
 
 @dataclass(frozen=True)
-class CalibrationRules:
+class CalibrationRules(Rules):
     """How confidences are calibrated."""
 
-    min_detections: int = 100
-    """Labelled detections on validation ground below which confidences stay as they are; at least 1."""
-
-    def __post_init__(self) -> None:
-        if self.min_detections < 1:
-            raise ValueError(f"min_detections must be at least 1, not {self.min_detections}")
+    min_detections: Count = 100
+    """Labelled detections on validation ground below which confidences stay as they are."""
 
 
 class Calibration(Versioned):

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import shapely
 
-from pipeline.errors import SettingsError
+from models.ranges import Count, Natural, Share
 from pipeline.polygons import clip_to_frame, largest_parts, node_on_grid
+from pipeline.rules import Rules
 from pipeline.schema import DETECTIONS_VERSION, CoarseTile, Grid, Tile
 
 PX_DECIMALS = 1
@@ -22,24 +23,23 @@ WHOLE_PX_FROM = 84.0
 """Shorter side in pixels from which whole pixels do: a cell of the mask is three of them there."""
 READ_AHEAD = 2
 """Batches of tiles that wait for the network at most."""
-_LEAST = {"batch_size": 1, "detections_per_tile": 1, "proposals_per_tile": 0, "workers": 0, "writers": 0}
 _LEAST_CUT_PX2 = 1.0
 """Area from which cutting a polygon is worth it."""
 
 
 @dataclass(frozen=True)
-class InferenceRules:
+class InferenceRules(Rules):
     """How the network is run over tiles."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     """Tiles computed at once; fewer where memory is short."""
-    score_threshold: float = 0.05
-    """Score below which a detection is not written, 0 to 1."""
-    nms_iou: float = 0.5
-    """Overlap of boxes of one tile above which only the better detection stays, IoU 0 to 1."""
-    detections_per_tile: int = 200
+    score_threshold: Share = 0.05
+    """Score below which a detection is not written."""
+    nms_iou: Share = 0.5
+    """Overlap of boxes of one tile above which only the better detection stays."""
+    detections_per_tile: Count = 200
     """Most detections of one tile, the best are kept."""
-    proposals_per_tile: int = 0
+    proposals_per_tile: Natural = 0
     """Most places of one tile that the network looks at closely; 0 for its own number. Fewer are faster."""
     views: Literal["one", "flips", "turns", "scales", "all"] = "one"
     """How often a tile is looked at: as it is; as its four mirror images; with quarter turns, eight; at two
@@ -49,29 +49,16 @@ class InferenceRules:
     float32 finds the same to the last digit on CPUs with and without them."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one."""
-    workers: int = 2
+    workers: Natural = 2
     """Threads that read tiles ahead and decode them; 0 reads between batches, as a network on all of a CPU's
     cores does a file."""
-    writers: int = 2
+    writers: Natural = 2
     """Processes that draw outlines and write files while a GPU computes; on a CPU one thread does."""
     compile: bool = False
     """Whether the network's backbone is compiled: a minute at first, then faster; on a CPU only where a C++
     compiler is there, and for large networks."""
-    min_valid_share: float = 0.5
-    """Share of a detection's area on valid pixels from which it counts, 0 to 1; the rest is cut off."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        for name in ("min_valid_share", "score_threshold", "nms_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} must be 0 to 1", found=getattr(self, name))
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} must be at least {least}", found=getattr(self, name))
+    min_valid_share: Share = 0.5
+    """Share of a detection's area on valid pixels from which it counts; the rest is cut off."""
 
 
 def clip_to_ground(

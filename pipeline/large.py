@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from pipeline.errors import SettingsError
+from models.ranges import InnerShare, Share
+from pipeline.rules import Rules
 from pipeline.schema import CoarseTile, Window
 
 _NEAR = 1.2
@@ -20,29 +21,17 @@ _NEAR = 1.2
 
 
 @dataclass(frozen=True)
-class LargeRules:
+class LargeRules(Rules):
     """How buildings that no tile sees whole are looked at again."""
 
     refine: bool = False
     """Whether they are: on coarser windows centred on them, where the image has overviews."""
-    fill: float = 0.6
-    """Largest part of a coarser window's side that the building takes, above 0 and below 1."""
-    min_iou: float = 0.5
-    """IoU with what the tiles showed of the building from which a detection counts, 0 to 1."""
-    min_score: float = 0.5
-    """Score from which a detection counts, 0 to 1: what is unsure from further away replaces nothing."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        if not 0 < self.fill < 1:
-            raise SettingsError("fill must be above 0 and below 1", found=self.fill)
-        for name in ("min_iou", "min_score"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} must be 0 to 1", found=getattr(self, name))
+    fill: InnerShare = 0.6
+    """Largest part of a coarser window's side that the building takes."""
+    min_iou: Share = 0.5
+    """IoU with what the tiles showed of the building from which a detection counts."""
+    min_score: Share = 0.5
+    """Score from which a detection counts: what is unsure from further away replaces nothing."""
 
 
 def too_large(polygons: np.ndarray, statuses: np.ndarray, tile_size: int, edge_px: float) -> np.ndarray:

@@ -8,29 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from pipeline.limits import AMOUNT, SHARE, check_limits
+from models.ranges import Amount, Share
+from pipeline.rules import Rules
 from pipeline.schema import Item, Tile
 
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class PairRules:
+class PairRules(Rules):
     """Which tiles are learnt from."""
 
-    empty_share: float = 0.2
+    empty_share: Amount = 0.2
     """Tiles without items kept, as a share of the tiles with items; spread evenly over the image. Those that
     people have looked at in a review are kept all."""
-    min_area_share: float = 0.5
-    """Share of a tile that must lie on labelled ground, 0 to 1; the rest of it is blackened."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        check_limits(self, {"empty_share": AMOUNT, "min_area_share": SHARE})
+    min_area_share: Share = 0.5
+    """Share of a tile that must lie on labelled ground; the rest of it is blackened."""
 
 
 def choose_tiles(

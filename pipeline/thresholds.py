@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
 
+from models.ranges import InnerShare, Natural, Positive, Share
 from pipeline.bootstrap import Estimate, draw_blocks, f1_score
 from pipeline.evidence import Evidence, Outcomes, TileSample, gather, outcomes
-from pipeline.limits import AMOUNT, SHARE, check_limits
 from pipeline.matching import MIN_IOU
+from pipeline.rules import Rules
 from pipeline.schema import Artifact
 
 LEVELS = 256
@@ -25,39 +27,27 @@ DOUBT = 2.0
 
 
 @dataclass(frozen=True)
-class ThresholdRules:
+class ThresholdRules(Rules):
     """How thresholds are chosen."""
 
     objective: Literal["mean_f1", "all_f1"] = "mean_f1"
     """What the thresholds make best: the mean of the categories' F1, each category with a threshold of its
     own, or the F1 of all buildings, with one threshold for all."""
-    target_precision: float = 0.0
-    """Share of the published buildings that must be right on held-out ground, 0 to 1: thresholds below that
+    target_precision: Share = 0.0
+    """Share of the published buildings that must be right on held-out ground: thresholds below that
     reach it are left out, or where none does the most precise is taken; 0 asks for none."""
-    default: float = 0.5
-    """Threshold of a category without a single hit on the validation tiles; score in [0, 1]."""
-    min_iou: float = MIN_IOU
-    """Overlap that a match must exceed; share in [0, 1)."""
-    max_ignored_share: float = 0.5
+    default: Share = 0.5
+    """Threshold of a category without a single hit on the validation tiles."""
+    min_iou: Annotated[float, Interval(ge=0, lt=1)] = MIN_IOU
+    """Overlap that a match must exceed."""
+    max_ignored_share: Share = 0.5
     """Share of a detection's area on ignored items above which its failure does not count."""
-    block_px: float = 1024.0
-    """Side in pixels of the squares of ground that are drawn together for intervals; above 0."""
-    resamples: int = 200
+    block_px: Positive = 1024.0
+    """Side in pixels of the squares of ground that are drawn together for intervals."""
+    resamples: Natural = 200
     """Drawings of blocks behind an interval; 0 for no intervals."""
-    confidence: float = 0.95
-    """Share of the drawings inside an interval, in (0, 1)."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        check_limits(
-            self,
-            dict.fromkeys(("target_precision", "default", "max_ignored_share"), SHARE)
-            | {"min_iou": "[0, 1)", "block_px": "(0, inf)", "resamples": AMOUNT, "confidence": "(0, 1)"},
-        )
+    confidence: InnerShare = 0.95
+    """Share of the drawings inside an interval."""
 
 
 class Cut(Artifact):

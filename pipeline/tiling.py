@@ -18,8 +18,10 @@ import orjson
 import shapely
 from pydantic import ConfigDict, Field, ValidationError
 
+from models.ranges import Count, Natural, Share
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.frames import LONLAT, px_to_crs, reproject, window_boxes
+from pipeline.rules import Rules
 from pipeline.schema import Artifact, Grid, Tile, TileIndex, Window
 
 PANEL_COLUMNS = 24
@@ -30,15 +32,15 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(px|m)?\s*")
 
 
 @dataclass(frozen=True)
-class TilingRules:
+class TilingRules(Rules):
     """How images are cut into tiles."""
 
-    tile_size: int = 1024
+    tile_size: Count = 1024
     """Side of a tile, in pixels."""
-    overlap: int = 256
+    overlap: Natural = 256
     """How far neighbouring tiles reach into each other, in pixels."""
-    min_valid_share: float = 0.0
-    """Share of a tile's pixels that must be valid for it to count, 0 to 1; one must be in any case."""
+    min_valid_share: Share = 0.0
+    """Share of a tile's pixels that must be valid for it to count; one must be in any case."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.
@@ -46,16 +48,13 @@ class TilingRules:
         Raises:
             SettingsError: a value is outside its range, or tiles would not advance.
         """
-        if self.tile_size < 1:
-            raise SettingsError("tile_size must be at least 1 px", found=self.tile_size)
-        if not 0 <= self.overlap < self.tile_size:
+        super().__post_init__()
+        if self.overlap >= self.tile_size:
             raise SettingsError(
-                "overlap must be at least 0 and below tile_size",
+                "overlap must be below tile_size",
                 found=(self.tile_size, self.overlap),
                 remedy="A quarter of tile_size is a good overlap.",
             )
-        if not 0 <= self.min_valid_share <= 1:
-            raise SettingsError("min_valid_share must be 0 to 1", found=self.min_valid_share)
 
     @property
     def stride(self) -> int:

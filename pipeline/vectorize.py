@@ -22,8 +22,9 @@ import numpy as np
 import shapely
 from contourpy import FillType, LineType, SerialContourGenerator, ZInterp
 
-from pipeline.limits import AMOUNT, check_limits
+from models.ranges import Amount, InnerShare
 from pipeline.polygons import largest_parts
+from pipeline.rules import Rules
 
 _BATCH = 256  # masks contoured at once: about 6 MB of grids
 _UNMASKED = np.array(False)
@@ -38,27 +39,18 @@ _PULL = 0.02  # weight of a corner's place on the contour against its distance f
 
 
 @dataclass(frozen=True)
-class VectorizeRules:
+class VectorizeRules(Rules):
     """How mask grids become polygons."""
 
-    threshold: float = 0.5
-    """Probability from which a point belongs to the building, in (0, 1)."""
-    simplify_cells: float = 0.3
+    threshold: InnerShare = 0.5
+    """Probability from which a point belongs to the building."""
+    simplify_cells: Amount = 0.3
     """Distance from which a bend of the outline counts as a corner, and farthest that a corner may move, in
     cells of the grid (1/28 of the box's side); 0 keeps every vertex."""
-    min_hole_px2: float = 64.0
+    min_hole_px2: Amount = 64.0
     """Area in square pixels below which a hole is filled."""
-    min_piece_px2: float = 16.0
+    min_piece_px2: Amount = 16.0
     """Area in square pixels below which a polygon is dropped."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        amounts = ("simplify_cells", "min_hole_px2", "min_piece_px2")
-        check_limits(self, {"threshold": "(0, 1)"} | dict.fromkeys(amounts, AMOUNT))
 
 
 class _Rings(NamedTuple):

@@ -154,7 +154,7 @@ SETTINGS = [
     _set("no_bands", "TileImage", "bands", "--Imagery-bands", "[]"),
     _set("bands_of_words", "TileImage", "bands", "--Imagery-bands", '["red", "green", "blue"]'),
     _set("endless_stretch", "TileImage", "stretch", "--Imagery-stretch", "0,inf"),
-    _set("no_shards", "InferShard", "at least 1", "--shard", "0", "--Inference-shards", "0"),
+    _set("no_shards", "InferShard", "shards: must be 1 to 10,000", "--shard", "0", "--Inference-shards", "0"),
     _set("million_shards", "AggregateImage", "shards", "--Inference-shards", "1000000"),
     _set("not_enough_tiles", "InferShard", "detections_per_tile", "--shard", "0", "--Inference-detections-per-tile",
          "0"),

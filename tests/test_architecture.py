@@ -52,7 +52,7 @@ FLOORS = [
         "pipeline.mishaps",
         "pipeline.untouched",
         "pipeline.unparsed",
-        "pipeline.limits",
+        "pipeline.rules",
     },
     {"pipeline.schema", "pipeline.errors"},
     {"models", "sql"},
@@ -135,7 +135,7 @@ def test_torch_is_imported_when_a_task_runs_and_not_before():
     for path in (ROOT / "pipeline").rglob("*.py"):
         roots = {imported.split(".")[0] for imported in _imports(path, top_only=True)}
         assert not roots & {"torch", "torchvision"}, path
-    for name in ("__init__", "recipe", "errors", "categories"):
+    for name in ("__init__", "recipe", "ranges", "errors", "categories"):
         assert not {"torch", "torchvision"} & _imports(ROOT / "models" / f"{name}.py", top_only=True)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from pipeline.calibration import UNLABELLED, Calibration, CalibrationRules, calibrate, true_labels
+from pipeline.errors import SettingsError
 from pipeline.evaluate import pool, score_image
 from pipeline.evidence import TileSample, outcomes
 from pipeline.temperature import BACKGROUND, BINS, fit_temperature, reliability, temper
@@ -203,7 +204,7 @@ def test_too_few_detections_leave_probabilities_alone():
     assert (result.temperature, result.before) == (1.0, result.after)
     assert result.thresholds == cuts(sample)
     assert calibration([sample], min_detections=99).temperature != 1.0
-    with pytest.raises(ValueError, match="min_detections"):
+    with pytest.raises(SettingsError, match="min_detections"):
         CalibrationRules(min_detections=0)
 
 

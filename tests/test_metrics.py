@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
+from pipeline.errors import SettingsError
 from pipeline.evaluate import score_image
 from pipeline.matching import overlapping_pairs
 from pipeline.metrics import ImageMetrics, MetricRules, average_precision, boundary_ious, measure_image
@@ -404,7 +405,7 @@ def test_a_match_at_the_edge_of_an_overlap_is_compared_in_any_frame():
     "rules", [{"boundary_m": 0.0}, {"size_limits_m2": (50.0, 20.0)}, {"size_limits_m2": (0.0,)}]
 )
 def test_rules_that_measure_nothing_are_refused(rules):
-    with pytest.raises(ValueError, match=next(iter(rules))):
+    with pytest.raises(SettingsError, match=next(iter(rules))):
         MetricRules(**rules)
 
 

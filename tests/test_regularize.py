@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 from shapely import affinity, box
 
+from pipeline.errors import SettingsError
 from pipeline.matching import overlapping_pairs, walk
 from pipeline.polygons import largest_parts
 from pipeline.regularize import RegularizeRules, regularize, regularize_stream, sweep
@@ -293,7 +294,7 @@ def test_a_batch_above_an_earlier_one_is_refused():
     "knob", [{"detail_share": 0.0}, {"wall_px": -1.0}, {"min_regular_iou": 1.5}, {"max_area_change": 1.0}]
 )
 def test_knobs_out_of_range_are_refused(knob):
-    with pytest.raises(ValueError, match=next(iter(knob))):
+    with pytest.raises(SettingsError, match=next(iter(knob))):
         RegularizeRules(**knob)
 
 

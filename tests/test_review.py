@@ -17,7 +17,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import LabelError
+from pipeline.errors import LabelError, SettingsError
 from pipeline.frames import crs_to_px, px_to_crs, window_box
 from pipeline.review.changes import vertices_changed
 from pipeline.review.coco import coco_dataset, read_coco
@@ -696,5 +696,5 @@ def test_uncertain_tiles_are_chosen_to_differ():
 
 def test_rules_that_make_no_sense_are_refused():
     for wrong in ({"budget": 0}, {"random_share": 2.0}, {"diversity": 0.5}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
             ReviewRules(**wrong)

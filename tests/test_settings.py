@@ -1,14 +1,18 @@
 """Settings: declared once, checked when read, digested without what cannot change a result."""
 
 import dataclasses
+import doctest
 
 import luigi
 import pytest
 from luigi.configuration import get_config
 
+from models import ranges
+from models.ranges import Share
 from models.recipe import Recipe
 from pipeline import settings
 from pipeline.errors import SettingsError
+from pipeline.regularize import RegularizeRules
 from pipeline.seams import MergeRules
 from pipeline.tiling import TilingRules
 
@@ -60,19 +64,19 @@ def test_a_value_from_the_configuration_reaches_the_rules(config):
         (settings.Labels, "categories", '{"a": ["x"], "b": ["x"]}', "share no spelling"),
         (settings.Labels, "categories", '{"a": "x"}', "JSON object"),
         (settings.Inference, "precision", "float8", "precision"),
-        (settings.Inference, "shards", "0", "at least 1"),
+        (settings.Inference, "shards", "0", "shards: must be 1 to 10,000"),
         (settings.Inference, "writers", "-1", "writers"),
         (settings.Training, "epochs", "-3", "epochs"),
-        (settings.Training, "validation_share", "1", r"validation_share must be in \[0, 1\)"),
+        (settings.Training, "validation_share", "1", "validation_share: must be at least 0 and below 1"),
         (settings.Tiling, "tile_size", "abc", "not a size"),
-        (settings.Tiling, "tile_size", "0", "at least 1 px"),
+        (settings.Tiling, "tile_size", "0", "tile_size: must be at least 1"),
         (settings.Tiling, "overlap", "2000", "overlap must be below"),
         (settings.Tiling, "min_valid_share", "5", "min_valid_share"),
-        (settings.Labels, "duplicate_iou", "9", r"duplicate_iou must be in \[0, 1\]"),
+        (settings.Labels, "duplicate_iou", "9", "duplicate_iou: must be 0 to 1"),
         (settings.Pairs, "empty_share", "-1", "empty_share"),
-        (settings.Outlines, "threshold", "3", r"threshold must be in \(0, 1\)"),
+        (settings.Outlines, "threshold", "3", "threshold: must be above 0 and below 1"),
         (settings.Aggregation, "coincident_iou", "7", "coincident_iou"),
-        (settings.Aggregation, "min_agreement", "0", r"min_agreement must be in \(0, 1\]"),
+        (settings.Aggregation, "min_agreement", "0", "min_agreement: must be above 0 and at most 1"),
         (settings.Aggregation, "detail_share", "5", "detail_share"),
         (settings.Aggregation, "score_thresholds", '{"hut": 0.5}', "unknown categories"),
         (settings.Thresholds, "min_iou", "1", "min_iou"),
@@ -88,6 +92,20 @@ def test_what_cannot_be_honoured_is_said_in_one_line(config, section, key, value
         section()
     assert "\n" not in str(raised.value)
     assert section.get_task_family() in str(raised.value) or "categories" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [99.0, -0.1, float("nan"), float("inf")])
+def test_a_value_out_of_range_is_told_with_its_range(value):
+    with pytest.raises(
+        SettingsError, match=rf"^wall_px: must be 0 to 16 \(found {value}\)\. The default is 3\.0\.$"
+    ):
+        RegularizeRules(wall_px=value)
+
+
+def test_a_value_out_of_range_is_told_with_its_section(config):
+    config.set("Aggregation", "wall_px", "99")
+    with pytest.raises(SettingsError, match=r"^\[Aggregation\] wall_px: must be 0 to 16 \(found 99\.0\)"):
+        settings.Aggregation()
 
 
 SIZES = [("75m", "19m"), ("0.4m", "0.1m"), ("1024", "19m"), ("64px", "0")]
@@ -135,8 +153,8 @@ def test_knobs_of_a_dataclass_become_parameters():
         size: int = 3
         """Size
         in pixels."""
-        share: float = 0.5
-        """Share, 0 to 1."""
+        share: Share = 0.5
+        """Share."""
         names: tuple[str, ...] = ("a",)
         """Names."""
         on: bool = False
@@ -149,6 +167,7 @@ def test_knobs_of_a_dataclass_become_parameters():
     assert Trial().rules(Rules, size=4) == Rules(size=4)
     parameters = dict(Trial.get_params())
     assert parameters["size"].description == "Size in pixels."
+    assert parameters["share"].description == "Share. 0 to 1."
     assert set(Trial().described()) == {"size", "share", "names"}
 
 
@@ -157,3 +176,7 @@ def test_the_environment_may_name_the_database(config, monkeypatch):
     assert settings.Labels().database == "postgresql://jengo@localhost/jengo"
     monkeypatch.delenv("JENGO_DATABASE_URL")
     assert settings.Labels().database == ""
+
+
+def test_ranges_are_told_in_words():
+    assert doctest.testmod(ranges).failed == 0

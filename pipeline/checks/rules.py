@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from pipeline.limits import AMOUNT, SHARE, check_limits
+from models.ranges import Amount, Positive, Share
+from pipeline.rules import Rules
 
 RULES = {
     "empty_geometry": "nothing with an area",
@@ -28,57 +29,42 @@ RULES = {
 
 _LENGTH = "_m"
 """Ending of the knobs that are lengths on the ground."""
-_LIMITS = {
-    **dict.fromkeys(("duplicate_iou", "overlap_share", "compactness", "outside_share", "match_iou"), SHARE),
-    **dict.fromkeys(("confident_score", "shift_support"), SHARE),
-    **dict.fromkeys(("area_deviations", "outlier_rows", "region_predictions"), AMOUNT),
-    **dict.fromkeys(("shift_search_m", "shift_m", "shift_labels"), AMOUNT),
-    **dict.fromkeys(("region_m", "shift_cell_m"), "(0, inf)"),
-}
 
 
 @dataclass(frozen=True)
-class CheckRules:
+class CheckRules(Rules):
     """What counts as wrong with a label."""
 
-    duplicate_iou: float = 0.5
-    """Intersection over union above which two labels are one building drawn twice, 0 to 1."""
-    overlap_share: float = 0.1
-    """Share of the smaller of two labels, above which their overlap is reported, 0 to 1."""
-    area_deviations: float = 5.0
+    duplicate_iou: Share = 0.5
+    """Intersection over union above which two labels are one building drawn twice."""
+    overlap_share: Share = 0.1
+    """Share of the smaller of two labels, above which their overlap is reported."""
+    area_deviations: Amount = 5.0
     """Robust standard deviations of the logarithm of the area, above which a label is an outlier."""
-    outlier_rows: float = 10
+    outlier_rows: Amount = 10
     """Labels below which no area is called an outlier."""
-    compactness: float = 0.15
+    compactness: Share = 0.15
     """4 pi area / perimeter^2 below which a shape is an outlier; a square has 0.79, 1 : 10 has 0.26."""
-    outside_share: float = 0.1
-    """Share of a label outside the image, or on nodata, above which it is reported, 0 to 1."""
-    match_iou: float = 0.3
-    """Intersection over union above which a label and a prediction show the same building, 0 to 1."""
-    confident_score: float = 0.7
-    """Confidence from which a prediction may contradict a label, 0 to 1."""
-    region_m: float = 50.0
+    outside_share: Share = 0.1
+    """Share of a label outside the image, or on nodata, above which it is reported."""
+    match_iou: Share = 0.3
+    """Intersection over union above which a label and a prediction show the same building."""
+    confident_score: Share = 0.7
+    """Confidence from which a prediction may contradict a label."""
+    region_m: Positive = 50.0
     """Side of the squares in which ground without any label is looked for, in metres."""
-    region_predictions: float = 4
+    region_predictions: Amount = 4
     """Confident predictions from which a square without labels is an unlabelled region."""
-    shift_search_m: float = 8.0
+    shift_search_m: Amount = 8.0
     """Longest offset between labels and buildings that is looked for along an axis, in metres."""
-    shift_cell_m: float = 1.0
+    shift_cell_m: Positive = 1.0
     """Side of the cells in which offsets are counted, in metres."""
-    shift_m: float = 0.75
+    shift_m: Amount = 0.75
     """Offset from which labels count as shifted, in metres."""
-    shift_support: float = 0.3
-    """Share of the labels that must have the offset for it to count, 0 to 1."""
-    shift_labels: float = 5
+    shift_support: Share = 0.3
+    """Share of the labels that must have the offset for it to count."""
+    shift_labels: Amount = 5
     """Labels that must have the offset for it to count."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        check_limits(self, _LIMITS)
 
     def limits(self, units_per_m: Sequence[float]) -> dict[str, float]:
         """The knobs by name, lengths without their `_m`, and `units_x` and `units_y` of a metre.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import model_validator
 
+from models.ranges import Amount, Natural, Share
 from pipeline.errors import SettingsError
-from pipeline.limits import AMOUNT, SHARE, check_limits
+from pipeline.rules import Rules
 from pipeline.schema import Artifact
 
 SET_ASIDE = {
@@ -39,7 +40,7 @@ NOTED = {
 
 
 @dataclass(frozen=True)
-class LabelRules:
+class LabelRules(Rules):
     """How label files are read."""
 
     condition_attribute: str = "condition"
@@ -52,17 +53,17 @@ class LabelRules:
     )
     """Pairs of a category and its spellings in label files, in class order; spellings are compared
     without case and surrounding blanks."""
-    duplicate_iou: float = 0.5
-    """Intersection over union above which two labels are one building, 0 to 1."""
-    sliver_share: float = 0.01
-    """Share of a repaired ring's area below which one of its parts is a crossing's leftover and
-    dropped, 0 to 1."""
-    min_area_m2: float = 0.0
+    duplicate_iou: Share = 0.5
+    """Intersection over union above which two labels are one building."""
+    sliver_share: Share = 0.01
+    """Share of a repaired ring's area below which one of its parts is a crossing's leftover and dropped."""
+    min_area_m2: Amount = 0.0
     """Ground area below which a label is set aside, in square metres; 0 keeps all."""
-    examples: int = 5
+    examples: Natural = 5
     """Row numbers listed per finding of the label report."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [name for name, _ in self.categories]
         spellings = Counter(fold(text) for _, texts in self.categories for text in texts)
         twice = [text for text, count in spellings.items() if count > 1]
@@ -73,8 +74,6 @@ class LabelRules:
                 found=twice or names,
                 remedy='Give each category its own spellings, as in {"completed": ["Complete"]}.',
             )
-        shares, amounts = ("duplicate_iou", "sliver_share"), ("min_area_m2", "examples")
-        check_limits(self, dict.fromkeys(shares, SHARE) | dict.fromkeys(amounts, AMOUNT))
 
     @property
     def category_of(self) -> dict[str, str]:

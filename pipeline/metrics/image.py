@@ -8,29 +8,31 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from models.ranges import Positive
+from pipeline.errors import SettingsError
 from pipeline.evaluate import Matches
 from pipeline.matching import overlapping_pairs, valid_polygons
 from pipeline.metrics.average_precision import MIN_IOU, AveragePrecision, average_precision
 from pipeline.metrics.boundary import BoundaryQuality, boundary_ious
 from pipeline.metrics.breakdown import Confusion, SizeClass, confuse, match_indices, score_by_size
+from pipeline.rules import Rules
 from pipeline.schema import Artifact
 from pipeline.temperature import BACKGROUND, Reliability, reliability
 
 
 @dataclass(frozen=True)
-class MetricRules:
+class MetricRules(Rules):
     """What is measured beside the challenge's metric."""
 
     size_limits_m2: tuple[float, ...] = (50.0, 200.0)
     """Rising areas on the ground in square metres that part small, medium and large buildings."""
-    boundary_m: float = 0.5
-    """Width in metres of the band inside an outline that boundary IoU compares; above 0."""
+    boundary_m: Positive = 0.5
+    """Width in metres of the band inside an outline that boundary IoU compares."""
 
     def __post_init__(self) -> None:
-        if not self.boundary_m > 0:
-            raise ValueError(f"boundary_m must be above 0, not {self.boundary_m}")
+        super().__post_init__()
         if list(self.size_limits_m2) != sorted({limit for limit in self.size_limits_m2 if limit > 0}):
-            raise ValueError(f"size_limits_m2 must rise from above 0, not {self.size_limits_m2}")
+            raise SettingsError("must rise from above 0", where="size_limits_m2", found=self.size_limits_m2)
 
 
 class ImageMetrics(Artifact):

@@ -3,60 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import shapely
 from affine import Affine
+from annotated_types import Interval
 
-from pipeline.errors import SettingsError
+from models.ranges import Amount, Natural
 from pipeline.painting.canvas import Canvas, Light, rasterise
 from pipeline.painting.scenery import paint_plan
 from pipeline.painting.settlement import plan_settlement
+from pipeline.rules import Rules
 
 
 @dataclass(frozen=True)
-class SceneSpec:
-    """What a sample scene shows and where it lies; equal specifications paint equal bytes.
+class SceneSpec(Rules):
+    """What a sample scene shows and where it lies; equal specifications paint equal bytes."""
 
-    Raises:
-        SettingsError: a size below 64 px, a resolution that is not positive, a negative count or collar.
-    """
-
-    width: int = 2048
+    width: Annotated[int, Interval(ge=64)] = 2048
     """px."""
-    height: int = 2048
+    height: Annotated[int, Interval(ge=64)] = 2048
     """px."""
-    metres_per_pixel: float = 0.15
+    metres_per_pixel: Annotated[float, Interval(ge=0.01)] = 0.15
     """Ground metres."""
     seed: int = 42
     """Decides the plan, the palette, the light and the labels' dirt."""
-    houses_per_hectare: float = 17.0
+    houses_per_hectare: Amount = 17.0
     """Buildings aimed at per 10,000 square metres of flown ground."""
     crs: str = "EPSG:32737"
     """A projected CRS in metres."""
     origin: tuple[float, float] = (532_800.0, 9_366_900.0)
     """Easting and northing of the top-left corner, metres."""
-    collar: int = 60
+    collar: Natural = 60
     """px by which the flown area's corners may lie inside the image, at most a quarter of its side;
     black beyond."""
     observed: str = "2018:04:30 09:12:00"
     """The image's TIFFTAG_DATETIME."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("width", 64),
-            ("height", 64),
-            ("metres_per_pixel", 0.01),
-            ("houses_per_hectare", 0),
-            ("collar", 0),
-        ):
-            if not getattr(self, name) >= least:
-                raise SettingsError(
-                    "Too small a value for a sample scene",
-                    where=f"SceneSpec.{name}",
-                    found=getattr(self, name),
-                    remedy=f"Give at least {least}.",
-                )
 
     @property
     def transform(self) -> Affine:

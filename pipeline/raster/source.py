@@ -8,21 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import rasterio
+from annotated_types import Interval
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from models.ranges import Amount, Positive
 from pipeline.confinement import NO_CODE, NO_NETWORK, check_raster_file
 from pipeline.errors import RasterError, SettingsError, SourceError
+from pipeline.rules import Rules
 from pipeline.schema import Window
 
 
 @dataclass(frozen=True)
-class Imagery:
+class Imagery(Rules):
     """How images are read."""
 
-    metres_per_pixel: float = 0.0
+    metres_per_pixel: Amount = 0.0
     """Ground metres of a pixel that every image is read at, through its overviews where it has them; 0
     reads each at its own resolution."""
     bands: tuple[int, ...] = (1, 2, 3)
@@ -32,11 +35,11 @@ class Imagery:
     files from their 2nd to 98th percentile; low,high maps every file from these source values."""
     collars: bool = True
     """Whether black and white collars are looked for in files that tag no invalid pixels."""
-    collar_tolerance: int = 4
+    collar_tolerance: Annotated[int, Interval(ge=0, le=64)] = 4
     """How far from black or white a collar's pixel may be, in 8-bit levels; deeper files must match."""
-    collar_size: float = 30.0
+    collar_size: Positive = 30.0
     """Side of the smallest solid square taken for a collar, in metres on the ground."""
-    cache_mb: int = 96
+    cache_mb: Annotated[int, Interval(ge=16)] = 96
     """Memory that decoded blocks may be kept in while an image is open, in MiB."""
     jpeg_decoder: Literal["turbo", "gdal"] = "turbo"
     """What decodes plain tiled JPEG files: libjpeg-turbo, or GDAL with the decoder that it was built with,
@@ -48,20 +51,13 @@ class Imagery:
         Raises:
             SettingsError: a value is outside its range.
         """
+        super().__post_init__()
         if len(self.bands) not in (1, 3) or not all(type(band) is int and band > 0 for band in self.bands):
             raise SettingsError(
                 "bands must be one or three band numbers",
                 found=self.bands,
                 remedy="Count bands from 1, as in 1, 2, 3, or name one band to repeat it.",
             )
-        if not 0 <= self.collar_tolerance <= 64:
-            raise SettingsError("collar_tolerance must be 0 to 64 levels", found=self.collar_tolerance)
-        if not 0 <= self.metres_per_pixel < math.inf:
-            raise SettingsError("metres_per_pixel must be at least 0", found=self.metres_per_pixel)
-        if not 0 < self.collar_size < math.inf:
-            raise SettingsError("collar_size must be above 0 m", found=self.collar_size)
-        if self.cache_mb < 16:
-            raise SettingsError("cache_mb must be at least 16 MiB", found=self.cache_mb)
         _ = self.limits
 
     @property

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
+
+from models.ranges import PositiveShare
+from pipeline.rules import Rules
 
 RIGHT_ANGLES, CIRCLE, IRREGULAR, CROWDED, UNTOUCHED = range(5)
 STATUSES = np.array(["right_angles", "circle", "raw_irregular", "raw_crowded", "raw"], dtype=object)
@@ -17,32 +21,18 @@ REACH_PX = 64.0
 
 
 @dataclass(frozen=True)
-class RegularizeRules:
-    """How outlines become footprints of right angles.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
+class RegularizeRules(Rules):
+    """How outlines become footprints of right angles."""
 
     regularize: Literal["right_angles", "none"] = "right_angles"
     """right_angles: publish right angles and circles where they fit; none: outlines as found."""
     diagonals: bool = False
     """Whether walls may also run at 45 degrees to the others."""
-    detail_share: float = 0.0125
-    """Length of the shortest wall as a share of the outline's, in (0, 0.1]; what is smaller is smoothed."""
-    wall_px: float = 3.0
-    """Gap in pixels up to which facing walls of two buildings are one wall, at most 16."""
-    min_regular_iou: float = 0.92
-    """IoU with the outline as found from which a regular shape is accepted, in (0, 1]."""
-    max_area_change: float = 0.15
-    """Share of its area by which regularising may change a building, in [0, 1)."""
-
-    def __post_init__(self) -> None:
-        for name, sound in (
-            ("detail_share", 0 < self.detail_share <= 0.1),
-            ("wall_px", 0 <= self.wall_px <= 16),
-            ("min_regular_iou", 0 < self.min_regular_iou <= 1),
-            ("max_area_change", 0 <= self.max_area_change < 1),
-        ):
-            if not sound:
-                raise ValueError(f"{name} is {getattr(self, name):g}")
+    detail_share: Annotated[float, Interval(gt=0, le=0.1)] = 0.0125
+    """Length of the shortest wall as a share of the outline's; what is smaller is smoothed."""
+    wall_px: Annotated[float, Interval(ge=0, le=16)] = 3.0
+    """Gap in pixels up to which facing walls of two buildings are one wall."""
+    min_regular_iou: PositiveShare = 0.92
+    """IoU with the outline as found from which a regular shape is accepted."""
+    max_area_change: Annotated[float, Interval(ge=0, lt=1)] = 0.15
+    """Share of its area by which regularising may change a building."""

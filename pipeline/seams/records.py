@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 import shapely
 
-from pipeline.limits import AMOUNT, SHARE, check_limits
+from models.ranges import Amount, PositiveShare, Share
+from pipeline.rules import Rules
 
 STATUSES = np.array(["single", "duplicate", "stitched", "fragment"], dtype=object)
 """schema.MergeStatus by the codes that this package computes with."""
@@ -17,37 +18,25 @@ SINGLE, DUPLICATE, STITCHED, FRAGMENT = range(4)
 
 
 @dataclass(frozen=True)
-class MergeRules:
+class MergeRules(Rules):
     """How detections of overlapping tiles become buildings."""
 
-    min_agreement: float = 0.3
-    """Share |A∩B| / |A∪B| in the common strip from which detections may be one building, in (0, 1]."""
-    margin_px: float = 4.0
+    min_agreement: PositiveShare = 0.3
+    """Share |A∩B| / |A∪B| in the common strip from which detections may be one building."""
+    margin_px: Amount = 4.0
     """Width in pixels along a window's edge in which masks are not trusted; its square says nothing."""
-    edge_px: float = 8.0
+    edge_px: Amount = 8.0
     """Distance in pixels to a window's edge at which a building counts as cut by it."""
-    gap_px: float = 6.0
+    gap_px: Amount = 6.0
     """Depth in pixels compared on either side of a seam without overlap, and widest gap closed there."""
-    coincident_iou: float = 0.8
-    """IoU from which two detections of one tile count as the same one, in (0, 1]."""
-    agreement_gain: float = 0.5
+    coincident_iou: PositiveShare = 0.8
+    """IoU from which two detections of one tile count as the same one."""
+    agreement_gain: Share = 0.5
     """How much agreement raises a building's probability: 0 not at all; 1 as a second independent look."""
-    clean_up_ios: float = 0.7
-    """Share of a building covered by stronger buildings from which it is dropped, in (0, 1]."""
-    min_overlap_px2: float = 1.0
+    clean_up_ios: PositiveShare = 0.7
+    """Share of a building covered by stronger buildings from which it is dropped."""
+    min_overlap_px2: Amount = 1.0
     """Area in square pixels from which an overlap is cut from the weaker building."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            SettingsError: a value is outside its range.
-        """
-        lengths = ("margin_px", "edge_px", "gap_px", "min_overlap_px2")
-        shares = ("min_agreement", "coincident_iou", "clean_up_ios")
-        check_limits(
-            self, {"agreement_gain": SHARE} | dict.fromkeys(lengths, AMOUNT) | dict.fromkeys(shares, "(0, 1]")
-        )
 
     @property
     def min_support_px2(self) -> float:

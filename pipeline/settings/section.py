@@ -23,6 +23,7 @@ from luigi.configuration import get_config
 from luigi.task_register import Register
 
 from models.errors import Mistake
+from models.ranges import in_words, ranges_of
 from pipeline.errors import SettingsError
 from pipeline.schema import SCHEMA_VERSION
 
@@ -139,8 +140,9 @@ class Section(luigi.Config):
         """What a value is refused for in the block is told with the section's name."""
         try:
             yield
-        except (ValueError, Mistake) as error:
-            raise SettingsError(str(error), where=f"[{self.get_task_family()}]") from error
+        except Mistake as error:
+            where = f"[{self.get_task_family()}] {error.where or ''}".rstrip()
+            raise SettingsError(error.what, where=where, found=error.found, remedy=error.remedy) from error
 
 
 def _short(error: Exception) -> str:
@@ -180,12 +182,13 @@ def knobs_of(
     def decorate(section: type) -> type:
         section.incidental, section.kinds = incidental, kinds  # type: ignore[attr-defined]
         for kind in kinds:
-            texts, hints = _field_texts(kind), get_type_hints(kind)
+            texts, hints, ranges = _field_texts(kind), get_type_hints(kind), ranges_of(kind)
+            told = {name: f" {in_words(interval).capitalize()}." for name, interval in ranges.items()}
             for field in dataclasses.fields(kind):
                 if not hasattr(section, field.name):
                     options = {
                         "default": field.default,
-                        "description": texts[field.name],
+                        "description": texts[field.name] + told.get(field.name, ""),
                         "significant": field.name not in (*insignificant, *incidental),
                     }
                     parameter = _parameter(hints[field.name], options)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import luigi
+from annotated_types import Interval
 
+from models.ranges import Amount, Positive
 from models.recipe import Recipe
 from pipeline.calibration import CalibrationRules
 from pipeline.checks import CheckRules
@@ -16,20 +19,19 @@ from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.labels import LabelRules
 from pipeline.large import LargeRules
-from pipeline.limits import check_limits
 from pipeline.metrics import MetricRules
 from pipeline.outputs import FORMATS
 from pipeline.pairs import PairRules
 from pipeline.raster import Imagery as ImageryRules
 from pipeline.regularize import RegularizeRules
 from pipeline.review.rules import ReviewRules
+from pipeline.rules import Rules
 from pipeline.seams import MergeRules
 from pipeline.settings.section import Section, knobs_of
 from pipeline.thresholds import ThresholdRules
 from pipeline.tiling import TilingRules, parse_size
 from pipeline.vectorize import VectorizeRules
 
-_MAX_SHARDS = 10_000
 _CATEGORY = re.compile(r"\w[\w -]{0,62}")
 
 
@@ -54,6 +56,7 @@ class Imagery(Section):
     """How pixels are read."""
 
 
+@knobs_of(TilingRules)
 class Tiling(Section):
     """How images are cut into tiles."""
 
@@ -64,10 +67,6 @@ class Tiling(Section):
     overlap = luigi.Parameter(
         default=str(TilingRules.overlap),
         description="Common strip of neighbouring tiles, in pixels or metres like tile_size.",
-    )
-    min_valid_share = luigi.FloatParameter(
-        default=TilingRules.min_valid_share,
-        description="Share of a tile's pixels that must be valid for it to count, 0 to 1.",
     )
 
     def check(self) -> None:
@@ -142,34 +141,25 @@ class Pairs(Section):
     """Which tiles are learnt from."""
 
 
-@knobs_of(Recipe, incidental=("device", "workers", "compile"))
+@dataclass(frozen=True)
+class TrainingGround(Rules):
+    """Which ground is learnt from."""
+
+    images: tuple[str, ...] = ()
+    """JSON list of image ids to learn from; empty: all of input/training, and those training images of the
+    catalogue that have labels there."""
+    validation_images: tuple[str, ...] = ()
+    """JSON list of training images held out whole; empty: those that the catalogue names, and where it names
+    none a share of each."""
+    validation_share: Annotated[float, Interval(ge=0, lt=1)] = 0.2
+    """Share of each training image's ground that is held out, where none is whole."""
+    reviewed_weight: Positive = 3.0
+    """How often a tile that people have looked at is shown, for each showing of another."""
+
+
+@knobs_of(TrainingGround, Recipe, incidental=("device", "workers", "compile"))
 class Training(Section):
     """How the network learns."""
-
-    images = luigi.ListParameter(
-        default=(),
-        description="JSON list of image ids to learn from; empty: all of input/training, and those training "
-        "images of the catalogue that have labels there.",
-    )
-    validation_images = luigi.ListParameter(
-        default=(),
-        description="JSON list of training images held out whole; empty: those that the catalogue names, "
-        "and where it names none a share of each.",
-    )
-    validation_share = luigi.FloatParameter(
-        default=0.2,
-        description="Share of each training image's ground that is held out, 0 to 1, where none is whole.",
-    )
-    reviewed_weight = luigi.FloatParameter(
-        default=3.0,
-        description="How often a tile that people have looked at is shown, for each showing of another.",
-    )
-
-    def check(self) -> None:
-        """Refuses recipes that are none, and shares and weights out of their range."""
-        super().check()
-        with self.blamed():
-            check_limits(self, {"validation_share": "[0, 1)", "reviewed_weight": "(0, inf)"})
 
 
 @knobs_of(ThresholdRules, CalibrationRules)
@@ -177,8 +167,19 @@ class Thresholds(Section):
     """How confidences are calibrated, and the lowest worth publishing chosen, on held-out tiles."""
 
 
+@dataclass(frozen=True)
+class Shards(Rules):
+    """How an image's tiles are dealt to tasks."""
+
+    shards: Annotated[int, Interval(ge=1, le=10_000)] = 4
+    """Tasks an image's tiles are dealt to; more let more workers help."""
+
+
 @knobs_of(
-    InferenceRules, insignificant=("batch_size",), incidental=("device", "workers", "writers", "compile")
+    Shards,
+    InferenceRules,
+    insignificant=("shards", "batch_size"),
+    incidental=("device", "workers", "writers", "compile"),
 )
 class Inference(Section):
     """How the network is run over an image."""
@@ -186,22 +187,6 @@ class Inference(Section):
     weights = luigi.Parameter(
         default="", significant=False, description="Weights file (.h5) to use as given; empty: train one."
     )
-    shards = luigi.IntParameter(
-        default=4,
-        significant=False,
-        description="Tasks an image's tiles are dealt to; more let more workers help.",
-    )
-
-    def check(self) -> None:
-        """Refuses to deal tiles to nobody, or to more tasks than a scheduler takes."""
-        if not 1 <= self.shards <= _MAX_SHARDS:
-            raise SettingsError(
-                f"must be at least 1 and at most {_MAX_SHARDS:,}",
-                where="[Inference] shards",
-                found=self.shards,
-                remedy="One task is enough for a small image.",
-            )
-        super().check()
 
 
 @knobs_of(VectorizeRules)
@@ -214,13 +199,18 @@ class LargeBuildings(Section):
     """How buildings that no tile sees whole are looked at again."""
 
 
-@knobs_of(MergeRules, RegularizeRules)
+@dataclass(frozen=True)
+class LeastArea(Rules):
+    """Which buildings are too small to be published."""
+
+    min_area_m2: Amount = 4.0
+    """Buildings smaller than this are dropped; square metres on the ground."""
+
+
+@knobs_of(LeastArea, MergeRules, RegularizeRules)
 class Aggregation(Section):
     """How detections become buildings, and which are published."""
 
-    min_area_m2 = luigi.FloatParameter(
-        default=4.0, description="Buildings smaller than this are dropped; square metres on the ground."
-    )
     score_thresholds: Any = luigi.DictParameter(
         default={},
         description="JSON object: category to the lowest confidence published, 0 to 1; empty: as calibrated.",
@@ -231,7 +221,7 @@ class Aggregation(Section):
     )
 
     def check(self) -> None:
-        """Refuses formats that nobody writes, no CSV, and thresholds and areas that are none."""
+        """Refuses formats that nobody writes, no CSV, and thresholds that are none."""
         super().check()
         if unknown := [name for name in self.formats if name not in FORMATS] or not self.formats:
             raise SettingsError(
@@ -261,10 +251,6 @@ class Aggregation(Section):
                     where=f"[Aggregation] score_thresholds, {name}",
                     found=value,
                 )
-        if self.min_area_m2 < 0:
-            raise SettingsError(
-                "must be at least 0", where="[Aggregation] min_area_m2", found=self.min_area_m2
-            )
 
 
 @knobs_of(MetricRules)
