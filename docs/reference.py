@@ -40,12 +40,12 @@ def settings_page() -> str:
         WRITTEN,
         "",
         "A section of `luigi.cfg` in the folder you work from, or an option: `[Tiling] tile_size` is",
-        "`--Tiling-tile-size`. Knobs marked * cannot change a result and rerun nothing.",
+        "`--Tiling-tile-size`. Settings marked * cannot change a result and never cause a rerun.",
     ]
     for section in settings.ALL:
         name = section.get_task_family()
         lines += ["", f"## [{name}]", "", inspect.getdoc(section) or "", ""]
-        lines += ["| knob | default | |", "|---|---|---|"]
+        lines += ["| setting | default | |", "|---|---|---|"]
         for knob, parameter in section.get_params():
             default = parameter.serialize(parameter._default)
             shown = f"`{default}`" if default else "(empty)"

@@ -30,7 +30,8 @@ class CalibrationRules:
     """How confidences are calibrated."""
 
     min_detections: int = 100
-    """Labelled detections on validation ground below which confidences stay as they are; at least 1."""
+    """Minimum number of detections with known truth on held-out ground for confidences to be calibrated; at
+    least 1."""
 
     def __post_init__(self) -> None:
         if self.min_detections < 1:

@@ -21,16 +21,16 @@ _NEAR = 1.2
 
 @dataclass(frozen=True)
 class LargeRules:
-    """How buildings that no tile sees whole are looked at again."""
+    """How buildings larger than a tile are detected again on coarser windows."""
 
     refine: bool = False
-    """Whether they are: on coarser windows centred on them, where the image has overviews."""
+    """Whether they are, on coarser windows centred on them, if the image has overviews."""
     fill: float = 0.6
-    """Largest part of a coarser window's side that the building takes, above 0 and below 1."""
+    """Largest share of a coarser window's side that the building may take up, above 0 and below 1."""
     min_iou: float = 0.5
-    """IoU with what the tiles showed of the building from which a detection counts, 0 to 1."""
+    """IoU with the building as merged from tiles from which a detection may replace it, 0 to 1."""
     min_score: float = 0.5
-    """Score from which a detection counts, 0 to 1: what is unsure from further away replaces nothing."""
+    """Score from which a detection on a coarser window may replace a building, 0 to 1."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

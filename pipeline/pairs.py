@@ -16,13 +16,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class PairRules:
-    """Which tiles are learnt from."""
+    """Which tiles are used for training."""
 
     empty_share: float = 0.2
-    """Tiles without items kept, as a share of the tiles with items; spread evenly over the image. Those that
-    people have looked at in a review are kept all."""
+    """Number of tiles without labels to keep, as a share of the tiles with labels, spread evenly over the
+    image. Tiles that were reviewed are all kept."""
     min_area_share: float = 0.5
-    """Share of a tile that must lie on labelled ground, 0 to 1; the rest of it is blackened."""
+    """Share of a tile that must lie in the labelled area, 0 to 1; the rest of the tile is set to black."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

@@ -29,23 +29,23 @@ class ThresholdRules:
     """How thresholds are chosen."""
 
     objective: Literal["mean_f1", "all_f1"] = "mean_f1"
-    """What the thresholds make best: the mean of the categories' F1, each category with a threshold of its
-    own, or the F1 of all buildings, with one threshold for all."""
+    """What thresholds are optimised for: the mean of the categories' F1, with one threshold per category, or
+    the F1 of all buildings regardless of category, with one threshold for all."""
     target_precision: float = 0.0
-    """Share of the published buildings that must be right on held-out ground, 0 to 1: thresholds below that
-    reach it are left out, or where none does the most precise is taken; 0 asks for none."""
+    """Precision that published buildings must have on held-out ground, 0 to 1: thresholds with less are not
+    considered; if none reaches it, the one of the highest precision is taken. 0 for no such condition."""
     default: float = 0.5
-    """Threshold of a category without a single hit on the validation tiles; score in [0, 1]."""
+    """Threshold of a category without a single true positive on the validation tiles, in [0, 1]."""
     min_iou: float = MIN_IOU
-    """Overlap that a match must exceed; share in [0, 1)."""
+    """IoU that a match must exceed, in [0, 1)."""
     max_ignored_share: float = 0.5
-    """Share of a detection's area on ignored items above which its failure does not count."""
+    """Share of a detection's area on ignored labels above which it is no false positive."""
     block_px: float = 1024.0
-    """Side in pixels of the squares of ground that are drawn together for intervals; above 0."""
+    """Side in pixels of the square blocks of ground that the bootstrap resamples; above 0."""
     resamples: int = 200
-    """Drawings of blocks behind an interval; 0 for no intervals."""
+    """Number of bootstrap resamples for confidence intervals; 0 for no intervals."""
     confidence: float = 0.95
-    """Share of the drawings inside an interval, in (0, 1)."""
+    """Confidence level of the intervals, in (0, 1)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

@@ -42,14 +42,14 @@ class VectorizeRules:
     """How mask grids become polygons."""
 
     threshold: float = 0.5
-    """Probability from which a point belongs to the building, in (0, 1)."""
+    """Mask probability from which a point belongs to the building, in (0, 1)."""
     simplify_cells: float = 0.3
-    """Distance from which a bend of the outline counts as a corner, and farthest that a corner may move, in
-    cells of the grid (1/28 of the box's side); 0 keeps every vertex."""
+    """Simplification tolerance: distance from which a bend of the outline counts as a corner, and by which a
+    corner may move at most, in cells of the mask (1/28 of the box's side); 0 keeps every vertex."""
     min_hole_px2: float = 64.0
-    """Area in square pixels below which a hole is filled."""
+    """Area in square pixels below which holes are filled."""
     min_piece_px2: float = 16.0
-    """Area in square pixels below which a polygon is dropped."""
+    """Area in square pixels below which polygons are dropped."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

@@ -36,38 +36,38 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class CheckRules:
-    """What counts as wrong with a label."""
+    """What counts as a label error."""
 
     duplicate_iou: float = 0.5
-    """Intersection over union above which two labels are one building drawn twice, 0 to 1."""
+    """IoU above which two labels are one building drawn twice, 0 to 1."""
     overlap_share: float = 0.1
-    """Share of the smaller of two labels, above which their overlap is reported, 0 to 1."""
+    """Share of the smaller label's area above which an overlap of two labels is reported, 0 to 1."""
     area_deviations: float = 5.0
-    """Robust standard deviations of the logarithm of the area, above which a label is an outlier."""
+    """Robust standard deviations of the log area above which a label is an outlier."""
     outlier_rows: float = 10
-    """Labels below which no area is called an outlier."""
+    """Minimum number of labels for area outliers to be reported."""
     compactness: float = 0.15
     """4 pi area / perimeter^2 below which a shape is an outlier; a square has 0.79, 1 : 10 has 0.26."""
     outside_share: float = 0.1
-    """Share of a label outside the image, or on nodata, above which it is reported, 0 to 1."""
+    """Share of a label's area outside the image or on invalid pixels above which it is reported, 0 to 1."""
     match_iou: float = 0.3
-    """Intersection over union above which a label and a prediction show the same building, 0 to 1."""
+    """IoU above which a label and a prediction are the same building, 0 to 1."""
     confident_score: float = 0.7
     """Confidence from which a prediction may contradict a label, 0 to 1."""
     region_m: float = 50.0
-    """Side of the squares in which ground without any label is looked for, in metres."""
+    """Side of the squares in which unlabelled areas are searched for, in metres."""
     region_predictions: float = 4
-    """Confident predictions from which a square without labels is an unlabelled region."""
+    """Minimum number of confident predictions for a square without labels to count as unlabelled."""
     shift_search_m: float = 8.0
-    """Longest offset between labels and buildings that is looked for along an axis, in metres."""
+    """Largest offset between labels and buildings that is searched for along each axis, in metres."""
     shift_cell_m: float = 1.0
-    """Side of the cells in which offsets are counted, in metres."""
+    """Cell size of the histogram of offsets, in metres."""
     shift_m: float = 0.75
-    """Offset from which labels count as shifted, in metres."""
+    """Smallest offset for labels to count as shifted, in metres."""
     shift_support: float = 0.3
-    """Share of the labels that must have the offset for it to count, 0 to 1."""
+    """Minimum share of the labels that must have the same offset, 0 to 1."""
     shift_labels: float = 5
-    """Labels that must have the offset for it to count."""
+    """Minimum number of labels that must have the same offset."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

@@ -43,8 +43,8 @@ class LabelRules:
     """How label files are read."""
 
     condition_attribute: str = "condition"
-    """Name of the attribute that holds the condition; empty for files without one, whose labels all
-    take the category if there is only one, and none otherwise."""
+    """Name of the attribute that holds the condition; empty for files without one: their labels get the
+    category if there is only one, and no category otherwise."""
     categories: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("foundation", ("Foundation",)),
         ("unfinished", ("Incomplete",)),
@@ -53,14 +53,14 @@ class LabelRules:
     """Pairs of a category and its spellings in label files, in class order; spellings are compared
     without case and surrounding blanks."""
     duplicate_iou: float = 0.5
-    """Intersection over union above which two labels are one building, 0 to 1."""
+    """IoU above which two labels are treated as the same building, 0 to 1."""
     sliver_share: float = 0.01
-    """Share of a repaired ring's area below which one of its parts is a crossing's leftover and
-    dropped, 0 to 1."""
+    """Share of a repaired ring's area below which one of its parts is dropped as a sliver left by a
+    self-intersection, 0 to 1."""
     min_area_m2: float = 0.0
     """Ground area below which a label is set aside, in square metres; 0 keeps all."""
     examples: int = 5
-    """Row numbers listed per finding of the label report."""
+    """Row numbers listed as examples for each finding of the label report."""
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.categories]

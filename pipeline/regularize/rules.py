@@ -25,17 +25,17 @@ class RegularizeRules:
     """
 
     regularize: Literal["right_angles", "none"] = "right_angles"
-    """right_angles: publish right angles and circles where they fit; none: outlines as found."""
+    """right_angles: publish right-angled outlines and circles where they fit; none: outlines as predicted."""
     diagonals: bool = False
     """Whether walls may also run at 45 degrees to the others."""
     detail_share: float = 0.0125
-    """Length of the shortest wall as a share of the outline's, in (0, 0.1]; what is smaller is smoothed."""
+    """Shortest wall as a share of the outline's length, in (0, 0.1]; smaller detail is smoothed away."""
     wall_px: float = 3.0
-    """Gap in pixels up to which facing walls of two buildings are one wall, at most 16."""
+    """Gap in pixels up to which facing walls of two buildings become a shared wall, at most 16."""
     min_regular_iou: float = 0.92
-    """IoU with the outline as found from which a regular shape is accepted, in (0, 1]."""
+    """IoU with the predicted outline from which a regular shape is accepted, in (0, 1]."""
     max_area_change: float = 0.15
-    """Share of its area by which regularising may change a building, in [0, 1)."""
+    """Largest relative change of a building's area by regularisation, in [0, 1)."""
 
     def __post_init__(self) -> None:
         for name, sound in (

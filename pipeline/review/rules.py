@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReviewRules:
-    """Which tiles people are asked to look at."""
+    """Which tiles are selected for review."""
 
     budget: int = 20
-    """Tiles of a round."""
+    """Number of tiles per round."""
     random_share: float = 0.2
-    """Share of the budget drawn by chance, 0 to 1: what nobody is unsure of may be wrong as well."""
+    """Share of the budget sampled at random, 0 to 1, since confident predictions may be wrong too."""
     diversity: float = 4.0
-    """Tiles considered for every one chosen: of so many times the budget, the most uncertain, those are
-    taken that differ most from each other; 1 takes the most uncertain as they come."""
+    """Size of the candidate pool as a multiple of the budget: from that many of the most uncertain tiles, the
+    most different from each other are chosen; 1 takes the most uncertain ones."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:

@@ -21,21 +21,22 @@ class MergeRules:
     """How detections of overlapping tiles become buildings."""
 
     min_agreement: float = 0.3
-    """Share |A∩B| / |A∪B| in the common strip from which detections may be one building, in (0, 1]."""
+    """IoU within the overlap of two tiles from which detections may be one building, in (0, 1]."""
     margin_px: float = 4.0
-    """Width in pixels along a window's edge in which masks are not trusted; its square says nothing."""
+    """Width in pixels of the margin along a window's edge where masks are unreliable; a shared area below its
+    square is no evidence."""
     edge_px: float = 8.0
-    """Distance in pixels to a window's edge at which a building counts as cut by it."""
+    """Distance in pixels from a window's edge within which a building counts as cut by it."""
     gap_px: float = 6.0
-    """Depth in pixels compared on either side of a seam without overlap, and widest gap closed there."""
+    """Between tiles without overlap: depth in pixels compared on either side, and widest gap to close."""
     coincident_iou: float = 0.8
-    """IoU from which two detections of one tile count as the same one, in (0, 1]."""
+    """IoU from which two detections of one tile are treated as the same, in (0, 1]."""
     agreement_gain: float = 0.5
-    """How much agreement raises a building's probability: 0 not at all; 1 as a second independent look."""
+    """How much agreement of tiles raises a probability: 0 not at all, 1 like independent evidence."""
     clean_up_ios: float = 0.7
-    """Share of a building covered by stronger buildings from which it is dropped, in (0, 1]."""
+    """Share of a building's area covered by stronger buildings from which it is dropped, in (0, 1]."""
     min_overlap_px2: float = 1.0
-    """Area in square pixels from which an overlap is cut from the weaker building."""
+    """Area in square pixels from which an overlap is clipped from the weaker building."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

@@ -34,7 +34,7 @@ _CATEGORY = re.compile(r"\w[\w -]{0,62}")
 
 
 class Storage(Section):
-    """Where inputs, artifacts and results lie."""
+    """Where inputs, artifacts and results are stored."""
 
     # A task knows the absolute path.
     incidental = ("workspace",)
@@ -45,7 +45,7 @@ class Storage(Section):
     catalogue = luigi.Parameter(
         default="",
         significant=False,
-        description="CSV of images read in place (image_id, split, url); `challenge` for the packaged one.",
+        description="CSV of images read in place (image_id, split, url); `challenge` for the bundled one.",
     )
 
 
@@ -63,11 +63,11 @@ class Tiling(Section):
     )
     overlap = luigi.Parameter(
         default=str(TilingRules.overlap),
-        description="Common strip of neighbouring tiles, in pixels or metres like tile_size.",
+        description="Overlap of neighbouring tiles, in pixels or metres like tile_size.",
     )
     min_valid_share = luigi.FloatParameter(
         default=TilingRules.min_valid_share,
-        description="Share of a tile's pixels that must be valid for it to count, 0 to 1.",
+        description="Share of a tile's pixels that must be valid for the tile to be used, 0 to 1.",
     )
 
     def check(self) -> None:
@@ -86,17 +86,17 @@ class Tiling(Section):
 
 @knobs_of(LabelRules, insignificant=("examples",))
 class Labels(Section):
-    """How label files are read, and where labels are kept."""
+    """How label files are read, and where labels are stored."""
 
     categories = luigi.DictParameter(
         default={name: list(spellings) for name, spellings in LabelRules.categories},
-        description="JSON object: category of the map to its spellings in label files, in column order.",
+        description="JSON object that maps each category to its spellings in label files, in column order.",
     )
     database_url = luigi.Parameter(
         default="",
         significant=False,
-        description="SQLAlchemy URL of a PostGIS database without password; empty: the environment's "
-        "JENGO_DATABASE_URL, and where there is none GeoPackage files.",
+        description="SQLAlchemy URL of a PostGIS database, without password; empty: the environment "
+        "variable JENGO_DATABASE_URL, or GeoPackage files if that is not set.",
     )
 
     def check(self) -> None:
@@ -139,30 +139,30 @@ class Labels(Section):
 
 @knobs_of(PairRules)
 class Pairs(Section):
-    """Which tiles are learnt from."""
+    """Which tiles are used for training."""
 
 
 @knobs_of(Recipe, incidental=("device", "workers", "compile"))
 class Training(Section):
-    """How the network learns."""
+    """How the network is trained."""
 
     images = luigi.ListParameter(
         default=(),
-        description="JSON list of image ids to learn from; empty: all of input/training, and those training "
+        description="JSON list of image ids to train on; empty: all of input/training, and those training "
         "images of the catalogue that have labels there.",
     )
     validation_images = luigi.ListParameter(
         default=(),
-        description="JSON list of training images held out whole; empty: those that the catalogue names, "
-        "and where it names none a share of each.",
+        description="JSON list of training images held out whole; empty: those that the catalogue names "
+        "or, if it names none, a share of each image.",
     )
     validation_share = luigi.FloatParameter(
         default=0.2,
-        description="Share of each training image's ground that is held out, 0 to 1, where none is whole.",
+        description="Share of each training image's area that is held out, 0 to 1, unless whole images are.",
     )
     reviewed_weight = luigi.FloatParameter(
         default=3.0,
-        description="How often a tile that people have looked at is shown, for each showing of another.",
+        description="How often a reviewed tile is sampled, relative to a tile that was not reviewed.",
     )
 
     def check(self) -> None:
@@ -174,7 +174,7 @@ class Training(Section):
 
 @knobs_of(ThresholdRules, CalibrationRules)
 class Thresholds(Section):
-    """How confidences are calibrated, and the lowest worth publishing chosen, on held-out tiles."""
+    """How confidences are calibrated and publication thresholds chosen, on held-out tiles."""
 
 
 @knobs_of(
@@ -184,12 +184,12 @@ class Inference(Section):
     """How the network is run over an image."""
 
     weights = luigi.Parameter(
-        default="", significant=False, description="Weights file (.h5) to use as given; empty: train one."
+        default="", significant=False, description="Weights file (.h5) of a network to use; empty: train one."
     )
     shards = luigi.IntParameter(
         default=4,
         significant=False,
-        description="Tasks an image's tiles are dealt to; more let more workers help.",
+        description="Tasks that an image's tiles are divided among; more shards keep more workers busy.",
     )
 
     def check(self) -> None:
@@ -211,7 +211,7 @@ class Outlines(Section):
 
 @knobs_of(LargeRules)
 class LargeBuildings(Section):
-    """How buildings that no tile sees whole are looked at again."""
+    """How buildings larger than a tile are detected again on coarser windows."""
 
 
 @knobs_of(MergeRules, RegularizeRules)
@@ -219,15 +219,15 @@ class Aggregation(Section):
     """How detections become buildings, and which are published."""
 
     min_area_m2 = luigi.FloatParameter(
-        default=4.0, description="Buildings smaller than this are dropped; square metres on the ground."
+        default=4.0, description="Buildings smaller than this are dropped; ground area in square metres."
     )
     score_thresholds: Any = luigi.DictParameter(
         default={},
-        description="JSON object: category to the lowest confidence published, 0 to 1; empty: as calibrated.",
+        description="JSON object: lowest confidence published, 0 to 1, by category; empty: as calibrated.",
     )
     formats = luigi.ListParameter(
         default=("csv", "geojson"),
-        description=f"JSON list of what to publish: csv, and any of {', '.join(FORMATS[1:])}.",
+        description=f"JSON list of formats to publish: csv, and any of {', '.join(FORMATS[1:])}.",
     )
 
     def check(self) -> None:
@@ -269,38 +269,38 @@ class Aggregation(Section):
 
 @knobs_of(MetricRules)
 class Metrics(Section):
-    """What is measured beside the challenge's metric."""
+    """Parameters of the metrics that are reported in addition to the challenge's."""
 
 
 @knobs_of(CheckRules)
 class Checks(Section):
-    """What counts as wrong with labels."""
+    """What counts as a label error."""
 
 
 @knobs_of(ReviewRules)
 class Review(Section):
-    """Which images and tiles people look at, and what becomes of their corrections."""
+    """Which images and tiles are reviewed, and how corrections are used."""
 
     images = luigi.ListParameter(
         default=(),
         significant=False,
-        description="JSON list of image ids to look at; empty: all of input/review, else of input/training.",
+        description="JSON list of image ids to review; empty: all of input/review, else of input/training.",
     )
     labels = luigi.ChoiceParameter(
         default="newest",
         choices=("newest", "drawn"),
         significant=False,
-        description="Whether labels that people corrected count, or the label files alone.",
+        description="Labels to use: `newest` with the corrections of reviews, `drawn` the label files alone.",
     )
     ensemble = luigi.ListParameter(
         default=(),
-        description="JSON list of beginnings of versions' names, such as maskrcnn_small-1a2b: buildings of "
-        "other networks to fuse with the network's own, and to be unsure of where they differ.",
+        description="JSON list of prefixes of version names, such as maskrcnn_small-1a2b: buildings of other "
+        "networks to merge with the network's own; where they disagree, tiles count as uncertain.",
     )
     label_studio_url = luigi.Parameter(
         default="",
         significant=False,
-        description="Address of a Label Studio server to make a project on; empty: files only.",
+        description="URL of a Label Studio server to create a project on; empty: files only.",
     )
 
 
