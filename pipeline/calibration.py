@@ -39,35 +39,35 @@ class CalibrationRules:
 
 
 class Calibration(Versioned):
-    """What a network's confidences mean and which of its buildings to keep (`thresholds.json`)."""
+    """Calibration of a network's confidences, and its publication thresholds (`thresholds.json`)."""
 
     thresholds: dict[str, float]
-    """Lowest confidence published by category, after the temperature."""
+    """Lowest confidence published by category, after temperature scaling."""
     temperature: float
-    """Above 1 it makes confidences smaller; 1 leaves them as they are."""
+    """Above 1 it lowers confidences; 1 leaves them unchanged."""
     objective: Literal["mean_f1", "all_f1"]
-    """What the thresholds make best."""
+    """What the thresholds were optimised for."""
     mean_f1: Estimate
-    """At `thresholds`, on the ground they were chosen on."""
+    """At `thresholds`, on the data they were chosen on."""
     all_f1: Estimate
     categories: dict[str, Cut]
-    """The cut of each category by itself."""
+    """The best threshold of each category by itself."""
     all_buildings: Cut
-    """The single cut for all buildings."""
+    """The best single threshold for all buildings."""
     before: Reliability
-    """Of the probabilities as they were."""
+    """Before temperature scaling."""
     after: Reliability
-    """Of the same detections after the temperature."""
+    """After temperature scaling, of the same detections."""
     tiles: int
-    """Validation tiles."""
+    """Number of validation tiles."""
     blocks: int
-    """Squares of ground behind the intervals."""
+    """Number of square blocks that the bootstrap resamples."""
     truths: int
-    """Buildings that should be found."""
+    """Number of buildings to be found."""
     validation: str
-    """Digest of these truths and of what is ignored: equal for equal validation data."""
+    """Digest of truths and ignored labels: equal for equal validation data."""
     weights: str
-    """Digest of the network."""
+    """Digest of the network's weights."""
 
     @property
     def sentence(self) -> str:

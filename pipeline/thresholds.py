@@ -61,17 +61,17 @@ class ThresholdRules:
 
 
 class Cut(Artifact):
-    """A threshold, what it keeps, and how sure both are."""
+    """A threshold and its scores, with confidence intervals."""
 
     threshold: Estimate
     """Keep `score >= threshold`."""
     f1: Estimate
-    """At this threshold, on the ground it was chosen on."""
+    """At this threshold, on the data it was chosen on."""
     precision: Estimate
-    """Share of what is kept that is right, there."""
+    """At this threshold, on the same data."""
     f1_elsewhere: float | None
-    """F1 that thresholds chosen on drawn blocks reach on the blocks not drawn, all drawings together; None
-    without two blocks. What it lacks to `f1` is how far the choice flatters itself on so little ground."""
+    """Out-of-bag F1: thresholds chosen per bootstrap resample, scored on the blocks left out of it, pooled;
+    None with fewer than two blocks. Its difference to `f1` estimates the optimism of the choice."""
     hits: int
     kept: int
     truths: int

@@ -34,7 +34,7 @@ class MetricRules:
 
 
 class ImageMetrics(Artifact):
-    """What the challenge's metric does not tell."""
+    """Metrics in addition to the challenge's."""
 
     outlines: AveragePrecision
     """By IoU of the outlines (COCO's `segm`)."""
