@@ -1,4 +1,6 @@
-# Build: docker build -t jengo .    Run: docker run -v "$PWD/workspace:/workspace" jengo ReportImage --image-id grid_042 --local-scheduler
+# docker build -t jengo .
+# mkdir -p workspace    # yours, before the daemon makes it root's
+# docker run --rm --shm-size 2g -v "$PWD/workspace:/workspace" jengo ReportImage --image-id grid_042 --local-scheduler
 FROM python:3.11-slim
 
 # GDAL inside rasterio's wheel needs expat, which slim images lack.

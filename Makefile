@@ -17,7 +17,7 @@ BIN := .venv/bin
 
 # Threads that wait asleep: on a machine with other work, waiting awake makes learning ten times slower.
 demo: export OMP_WAIT_POLICY ?= PASSIVE
-demo: .venv/installed  ## paint five villages, learn on four, map the fifth, score it
+demo: .venv/installed  ## paint five villages, learn on three, hold out one, map the fifth, score it
 	$(BIN)/python -m pipeline.sample demo
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
 	$(BIN)/python -m pipeline.summary demo scene_042
@@ -79,7 +79,7 @@ docs: .venv/installed  ## the reference pages from the code, the notebook's outp
 docs-site: .venv/installed  ## the documentation as a site in site/
 	$(BIN)/python -m mkdocs build --strict
 
-lock: .venv/installed  ## write down what is installed as the exact versions to install
+lock: .venv/peers  ## write down what is installed as the exact versions to install
 	sed -n '/^#/p' constraints.txt > .lock
 	$(BIN)/python -m pip freeze --exclude-editable --all | grep -v -i -E '^(jengo|pip)==' | LC_ALL=C sort -f >> .lock
 	mv .lock constraints.txt

@@ -591,28 +591,3 @@ def test_missing_permission_is_said_so(postgis_server, fresh_url, tmp_path):
     finally:
         sql(admin, "DROP ROLE reader")
     assert owner.is_current("a", "one")
-
-
-# Deployment -------------------------------------------------------------------------------------------------
-
-
-def test_compose_file_shows_no_password_and_opens_no_door():
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert set(services) == {"postgis", "luigid", "worker"}
-    assert services["luigid"]["ports"] == ["127.0.0.1:8082:8082"]
-    assert "ports" not in services["postgis"] and "ports" not in services["worker"]
-    environment = services["worker"]["environment"]
-    assert open_store(environment["JENGO_DATABASE_URL"], Path()).where == environment[
-        "JENGO_DATABASE_URL"
-    ].replace("postgresql:", "postgresql+psycopg2:")
-    assert environment["PGPASSWORD"].startswith("${PGPASSWORD:?")
-
-
-def test_the_container_runs_as_a_user_without_rights():
-    lines = Path(__file__).parents[1].joinpath("Dockerfile").read_text().splitlines()
-    users = [line.split()[1] for line in lines if line.startswith("USER ")]
-    assert users == ["jengo"]
-    last = max(number for number, line in enumerate(lines) if line.startswith(("RUN ", "COPY ", "ADD ")))
-    assert lines.index("USER jengo") > last, "what is installed belongs to root, not to who runs it"
-    assert any(line.startswith("RUN useradd") and '--uid "$UID"' in line for line in lines)

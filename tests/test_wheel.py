@@ -1,23 +1,25 @@
-"""The project as others install it: a wheel, run outside the checkout."""
+"""The project as others install it: a wheel of what the container copies, run outside the checkout."""
 
+import configparser
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from build_context import ROOT, copy_context
 
 from pipeline.sample import SceneSpec, write_scene
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """A folder that holds the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
+    copy_context(folder / "source")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, str(ROOT)]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source"]
     subprocess.run([*pip, *build], check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run(
@@ -33,7 +35,7 @@ def test_luigi_runs_the_graph_from_the_wheel(installed, tmp_path):
     spec = SceneSpec(width=384, height=384, collar=0)
     write_scene(spec, folder / "images" / "scene.tif", folder / "labels" / "scene.geojson")
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    where = "import pipeline, models, sql; print(pipeline.__file__, models.__file__, sql.__file__)"
+    where = "import jengo, pipeline, models, sql; print(jengo, pipeline, models, sql)"
     found = subprocess.run(
         [sys.executable, "-c", where],
         cwd=tmp_path,
@@ -42,7 +44,7 @@ def test_luigi_runs_the_graph_from_the_wheel(installed, tmp_path):
         text=True,
         check=True,
     )
-    assert found.stdout.count(str(installed)) == 3
+    assert found.stdout.count(str(installed)) == 4
     command = ["-m", "luigi", "--module", "pipeline", "CutTiles", "--image-id", "scene", "--local-scheduler"]
     done = subprocess.run(
         [sys.executable, *command, "--Tiling-tile-size", "256", "--Tiling-overlap", "64"],
@@ -66,5 +68,28 @@ def test_the_wheel_brings_its_data(installed):
         "challenge.csv",
         "schema.sql",
         "items_in_tiles.sql",
-        "py.typed",
     } <= names
+    for package in ("jengo", "pipeline", "models", "sql"):
+        assert (installed / package / "py.typed").is_file(), package
+
+
+def test_every_requirement_is_locked():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    asked = dict(config["options.extras_require"]) | {"": config["options"]["install_requires"]}
+    # An environment of its own has that one: its pins and ours do not agree.
+    del asked["label-studio"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = {_normal(line.partition("==")[0]) for line in lines if "==" in line}
+    names = {_normal(re.split(r"[\[<>=]", line)[0]) for text in asked.values() for line in text.split()}
+    assert names <= locked, sorted(names - locked)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_wheel_brings_its_licences(installed):
+    (licences,) = installed.glob("jengo-*.dist-info/licenses")
+    assert "MIT" in (licences / "LICENSE").read_text()
+    assert "BSD" in (licences / "pipeline/report/leaflet/LICENSE").read_text()
