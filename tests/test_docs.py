@@ -43,6 +43,14 @@ def test_every_page_is_in_the_sites_navigation():
     assert {page.name for page in (ROOT / "docs").glob("*.md")} <= listed
 
 
+def test_the_challenge_has_one_recipe():
+    settings = [
+        re.findall(r"^printf .*luigi\.cfg$", (ROOT / page).read_text(), flags=re.MULTILINE)
+        for page in ("README.md", "docs/challenge.md")
+    ]
+    assert settings[0] == settings[1] and len(settings[0]) == 1
+
+
 def test_every_task_stands_in_the_readme_in_run_order():
     import pipeline
 
