@@ -40,7 +40,13 @@ def settings_page() -> str:
         WRITTEN,
         "",
         "A section of `luigi.cfg` in the folder you work from, or an option: `[Tiling] tile_size` is",
-        "`--Tiling-tile-size`. Settings marked * cannot change a result and never cause a rerun.",
+        "`--Tiling-tile-size`.",
+        "",
+        "The values of settings marked * are not part of any digest, but what some of them refer to is:",
+        "another catalogue (`[Storage] catalogue`), other weights (`[Inference] weights`), other images to",
+        "review (`[Review] images`) or another choice of labels (`[Review] labels`) rerun what needs them.",
+        "The others rerun nothing; those that say how the machine computes (`device`, `compile`,",
+        "`[Inference] batch_size`) can change results slightly.",
     ]
     for section in settings.ALL:
         name = section.get_task_family()
