@@ -40,12 +40,18 @@ def settings_page() -> str:
         WRITTEN,
         "",
         "A section of `luigi.cfg` in the folder you work from, or an option: `[Tiling] tile_size` is",
-        "`--Tiling-tile-size`. Knobs marked * cannot change a result and rerun nothing.",
+        "`--Tiling-tile-size`.",
+        "",
+        "The values of settings marked * are not part of any digest, but what some of them refer to is:",
+        "another catalogue (`[Storage] catalogue`), other weights (`[Inference] weights`), other images to",
+        "review (`[Review] images`) or another choice of labels (`[Review] labels`) rerun what needs them.",
+        "The others rerun nothing; those that say how the machine computes (`device`, `compile`,",
+        "`[Inference] batch_size`) can change results slightly.",
     ]
     for section in settings.ALL:
         name = section.get_task_family()
         lines += ["", f"## [{name}]", "", inspect.getdoc(section) or "", ""]
-        lines += ["| knob | default | |", "|---|---|---|"]
+        lines += ["| setting | default | |", "|---|---|---|"]
         for knob, parameter in section.get_params():
             default = parameter.serialize(parameter._default)
             shown = f"`{default}`" if default else "(empty)"

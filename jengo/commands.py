@@ -11,12 +11,12 @@ import typer
 
 app = typer.Typer(
     name="jengo",
-    help="From drone orthomosaics to maps of buildings. Work in the folder that holds input/ and luigi.cfg.",
+    help="From drone orthomosaics to building maps. Run it in the folder with input/ and luigi.cfg.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-labels_app = typer.Typer(help="Look at label files.", no_args_is_help=True)
+labels_app = typer.Typer(help="Inspect label files.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 
 FAULT = 1
@@ -83,10 +83,10 @@ Image = Annotated[str, typer.Argument(help="Image id, path or URL.", autocomplet
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine and this folder lack.
+    """Check this machine and workspace for problems.
 
-    Looks at versions, GDAL and PROJ, the GPU, luigi.cfg, images and labels, disk, memory and the label
-    store, and names a remedy for what it finds. Exits with 1 where a run would fail.
+    Checks versions, GDAL and PROJ, the GPU, luigi.cfg, images and labels, disk, memory and the label
+    store, and suggests a remedy for every problem. Exits with 1 if a run would fail.
     """
     from pipeline import settings
     from pipeline.errors import SettingsError
@@ -106,24 +106,28 @@ def doctor() -> None:
 
 @app.command()
 def add(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Rasters, with a CRS.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Georeferenced rasters.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Vector file with the buildings drawn on them, in any CRS.")
+        Path | None, typer.Option(help="Vector file with the building labels, in any CRS.")
     ] = None,
     area: Annotated[
-        Path | None, typer.Option(help="Polygons within which all buildings are drawn; else everywhere.")
+        Path | None,
+        typer.Option(help="Polygons within which all buildings are labelled.", show_default="everywhere"),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Folder of input/; else where it lies, or training with labels, test without."),
+        typer.Option(
+            help="Subfolder of input/.",
+            show_default="where the image is already, else training with labels, test without",
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Image id instead of the file's stem.")] = None,
+    name: Annotated[str | None, typer.Option(help="Image id, instead of the file's stem.")] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
 ) -> None:
-    """Put images and their labels into this folder.
+    """Add images and their labels to this workspace.
 
-    They are linked into input/ under the names by which they find each other. A folder without
-    luigi.cfg gets one that suits this machine.
+    They are linked into input/ under a common file stem. If there is no luigi.cfg, one is written that
+    suits this machine.
     """
     from pipeline.errors import SettingsError
     from pipeline.steps.adding import add_input
@@ -146,10 +150,10 @@ def add(
 def info(
     image: Image,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure this machine on a few tiles, for its own time.")
+        bool, typer.Option("--measure", help="Time a few tiles on this machine to estimate the total.")
     ] = False,
 ) -> None:
-    """Tell an image's size, CRS, tiles and cost."""
+    """Show an image's size, CRS, tiles and expected cost."""
     from pipeline import settings
     from pipeline.raster import Imagery
     from pipeline.steps.facts import image_facts
@@ -174,25 +178,26 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[IMAGE...]",
-            help="Ids, or paths of rasters, which are linked into input/test. None: all of input/test.",
+            help="Image ids, or paths of rasters, which are linked into input/test.",
+            show_default="all of input/test",
             autocompletion=_complete_image,
         ),
     ] = None,
-    task: Annotated[str, typer.Option(help="Task to run, with all it needs.")] = "ReportImage",
+    task: Annotated[str, typer.Option(help="Task to run, with all its dependencies.")] = "ReportImage",
     given: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KNOB=VALUE", help="A setting for this run alone."),
+        typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Setting for this run only."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of tasks to run in parallel.")] = 1,
     dashboard: Annotated[
-        bool, typer.Option("--dashboard", help="Show the run in the luigid of `jengo dashboard`.")
+        bool, typer.Option("--dashboard", help="Report the run to the server of `jengo dashboard`.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the luigi command.")] = False,
 ) -> None:
-    """Map images, with all that it takes.
+    """Map images, including all steps this depends on.
 
-    Learns first where there is no network yet, goes on where a run stopped, skips what is done. Prints
-    the equivalent luigi command, runs it, and tells where the results lie.
+    Trains a network first if there is none yet, resumes an interrupted run and skips what is complete.
+    Prints the equivalent luigi command, runs it, and prints the paths of the results.
     """
     from jengo.lines import as_typed, check_images, check_scheduler, luigi_line
     from pipeline.tasks import ReportImages
@@ -233,14 +238,14 @@ def _luigi(arguments: list[str]) -> int:
 def check_labels(
     file: Annotated[Path, typer.Argument(help="Label file, or the id of an image that has one.")],
     image: Annotated[
-        str | None, typer.Option(help="Image it belongs to, id or path; else that of the same stem.")
+        str | None,
+        typer.Option(help="Id or path of the labelled image.", show_default="the image of the same stem"),
     ] = None,
 ) -> None:
-    """Say what becomes of every row of a label file.
+    """Report how every row of a label file is handled.
 
-    Nothing is stored. Where the settings do not fit the file, prints the section [Labels] that would.
-    Exits with 1 where no
-    label would be learnt from.
+    Stores nothing. If the settings do not fit the file, prints a [Labels] section that would. Exits with
+    1 if no label could be used for training.
     """
     from pipeline import settings
     from pipeline.raster import Imagery
@@ -260,14 +265,14 @@ def check_labels(
 
 @app.command()
 def validate(
-    csv: Annotated[Path, typer.Argument(help="CSV as AggregateImage publishes it.")],
+    csv: Annotated[Path, typer.Argument(help="CSV as published by AggregateImage.")],
     image: Annotated[
-        str | None, typer.Option(help="Image, id or path, in which the buildings must lie.")
+        str | None, typer.Option(help="Id or path of the image that must contain the buildings.")
     ] = None,
 ) -> None:
-    """Check a CSV as the challenge would.
+    """Validate a CSV against the format of the challenge.
 
-    Exits with 1 where it is faulty.
+    Exits with 1 if it is invalid.
     """
     from pipeline import settings
     from pipeline.frames import grid_lonlat_bounds
@@ -291,10 +296,11 @@ def validate(
 @app.command()
 def catalogue(
     name: Annotated[
-        str | None, typer.Argument(help="CSV of a catalogue; else that of luigi.cfg, else the challenge's.")
+        str | None,
+        typer.Argument(help="CSV of a catalogue.", show_default="the one in luigi.cfg, else the challenge's"),
     ] = None,
 ) -> None:
-    """List the images of a catalogue: id, split and address."""
+    """List the images of a catalogue: id, split and URL."""
     from pipeline import settings
     from pipeline.catalogue import CHALLENGE, read_catalogue
 
@@ -308,18 +314,19 @@ def catalogue(
 
 @app.command()
 def dashboard(
-    port: Annotated[int, typer.Option(help="Port it answers on.")] = 8082,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8082,
     address: Annotated[
-        str, typer.Option(help="Address it listens on; it asks nobody who they are.")
+        str, typer.Option(help="Address to listen on; there is no authentication.")
     ] = "127.0.0.1",
     history: Annotated[
-        str | None, typer.Option(help="SQLAlchemy URL of the history of tasks; else work/history.db.")
+        str | None,
+        typer.Option(help="SQLAlchemy URL of the task history database.", show_default="work/history.db"),
     ] = None,
 ) -> None:
-    """Serve a page that shows runs while they go.
+    """Serve a web page to monitor runs.
 
-    It is luigid: graph, progress and failures of every `jengo run --dashboard`, until Ctrl-C. Keeps its
-    state and the history of tasks in work/, and has figures for Prometheus at /metrics.
+    Starts luigid, which shows graph, progress and failures of every `jengo run --dashboard`, until Ctrl-C.
+    Keeps its state and the task history in work/, and serves Prometheus metrics at /metrics.
     """
     from pipeline.dashboard import serve
 

@@ -21,11 +21,11 @@ SEED = 1
 
 
 class Estimate(Artifact):
-    """A number and the interval in which it would lie on other ground of the same kind."""
+    """A number with its bootstrap confidence interval."""
 
     value: float
     low: float | None = None
-    """None where there were not two blocks to draw from."""
+    """None with fewer than two blocks to resample."""
     high: float | None = None
 
     def __str__(self) -> str:

@@ -75,7 +75,7 @@ class Match(Artifact):
 
 
 class Matches(Artifact):
-    """Who took whom in the walk over all buildings, whatever their category; indices from 0."""
+    """Matches between proposals and truths regardless of category; indices from 0."""
 
     pairs: list[Match]
     false_positives: list[int]
@@ -83,7 +83,7 @@ class Matches(Artifact):
     misses: list[int]
     """Truths without a proposal."""
     class_mistakes: list[Match]
-    """Those of `pairs` whose truth is known to be of another category."""
+    """Those of `pairs` whose truth has another, known category."""
 
 
 class ImageScore(Score):

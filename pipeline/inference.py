@@ -32,21 +32,22 @@ class InferenceRules(Rules):
     """How the network is run over tiles."""
 
     batch_size: Count = 8
-    """Tiles computed at once; fewer where memory is short."""
+    """Tiles per batch; automatically reduced if memory is short."""
     score_threshold: Share = 0.05
     """Score below which a detection is not written."""
     nms_iou: Share = 0.5
     """Overlap of boxes of one tile above which only the better detection stays."""
     detections_per_tile: Count = 200
-    """Most detections of one tile, the best are kept."""
+    """Maximum number of detections per tile; the best are kept."""
     proposals_per_tile: Natural = 0
-    """Most places of one tile that the network looks at closely; 0 for its own number. Fewer are faster."""
+    """Maximum number of region proposals per tile; 0 for the network's default. Fewer are faster."""
     views: Literal["one", "flips", "turns", "scales", "all"] = "one"
-    """How often a tile is looked at: as it is; as its four mirror images; with quarter turns, eight; at two
-    sizes; the eight at two sizes. What the views find is merged like what tiles find."""
+    """Test-time augmentation: `one` for none; `flips`, four mirror images; `turns`, eight flips and quarter
+    turns; `scales`, two scales; `all`, the eight at two scales. Detections of all views are merged like those
+    of tiles."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of the convolutions; `auto` is bfloat16 on a GPU, and on a CPU with instructions for it:
-    float32 finds the same to the last digit on CPUs with and without them."""
+    """Precision of the convolutions; `auto` is bfloat16 on a GPU and on a CPU that supports it, else float32.
+    With float32, results are identical on CPUs with and without such support."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:<n>`, or `auto`: a GPU where there is one."""
     workers: Natural = 2
@@ -55,8 +56,8 @@ class InferenceRules(Rules):
     writers: Natural = 2
     """Processes that draw outlines and write files while a GPU computes; on a CPU one thread does."""
     compile: bool = False
-    """Whether the network's backbone is compiled: a minute at first, then faster; on a CPU only where a C++
-    compiler is there, and for large networks."""
+    """Whether the backbone is compiled (`torch.compile`): takes about a minute at the start, then is faster;
+    on a CPU it needs a C++ compiler and pays only for large networks."""
     min_valid_share: Share = 0.5
     """Share of a detection's area on valid pixels from which it counts; the rest is cut off."""
 

@@ -22,10 +22,10 @@ _NEAR = 1.2
 
 @dataclass(frozen=True)
 class LargeRules(Rules):
-    """How buildings that no tile sees whole are looked at again."""
+    """How buildings larger than a tile are detected again on coarser windows."""
 
     refine: bool = False
-    """Whether they are: on coarser windows centred on them, where the image has overviews."""
+    """Whether they are, on coarser windows centred on them, if the image has overviews."""
     fill: InnerShare = 0.6
     """Largest part of a coarser window's side that the building takes."""
     min_iou: Share = 0.5

@@ -17,11 +17,11 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class PairRules(Rules):
-    """Which tiles are learnt from."""
+    """Which tiles are used for training."""
 
     empty_share: Amount = 0.2
-    """Tiles without items kept, as a share of the tiles with items; spread evenly over the image. Those that
-    people have looked at in a review are kept all."""
+    """Number of tiles without labels to keep, as a share of the tiles with labels, spread evenly over the
+    image. Tiles that were reviewed are all kept."""
     min_area_share: Share = 0.5
     """Share of a tile that must lie on labelled ground; the rest of it is blackened."""
 

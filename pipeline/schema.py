@@ -68,7 +68,7 @@ class Stretch(Artifact):
 
 
 class Grid(Artifact):
-    """An image's place on the ground and how its pixels are read.
+    """The georeferencing of an image and how its pixels are read.
 
     `transform` is rasterio's (a, b, c, d, e, f); `ground_m_per_px` the true ground length in
     metres of one pixel's width and height at the image's centre, whatever unit the CRS has.
@@ -91,8 +91,8 @@ class Grid(Artifact):
     TIFF states no zone and its time is taken for UTC: one written in local time is off by the zone's hours.
     The `timestamp` of every building found in it."""
     observed_by: DateSource = "nobody"
-    """Who says so: the `image` itself, or its `file` by its last change, so that it was taken no later. Or
-    `nobody`, as of images whose tiles are older than this field."""
+    """Source of `observed`: the `image` itself; its `file`, whose modification time is the latest possible
+    date; or `nobody` if unknown, as in artifacts written before this field existed."""
 
     @property
     def date(self) -> str:
@@ -104,9 +104,9 @@ class Grid(Artifact):
 
 
 class Tile(Artifact):
-    """A window of an image that holds valid pixels.
+    """A window of an image that contains valid pixels.
 
-    As a feature of `tiles.geojson` it has other properties besides, which follow from these.
+    As a feature of `tiles.geojson` it has further properties, which are derived from these.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -129,12 +129,12 @@ class TileIndex(Versioned):
 
 
 class CoarseTile(Artifact):
-    """A window of an image read from its overviews: it shows a building that no tile sees whole."""
+    """A window of an image read from its overviews, around a building that is larger than a tile."""
 
     tile_id: str = Field(pattern=r"^large_\d{4,}$")
     window: Window
     factor: int = Field(ge=2)
-    """Image pixels per pixel that the network saw, and axis."""
+    """Image pixels per network input pixel, along each axis."""
 
 
 class CoarseIndex(Versioned):
@@ -168,25 +168,25 @@ class TileItems(Versioned):
 
 
 class Pair(Artifact):
-    """A tile that is learnt from, as `tiles/<tile_id>.tif` and `items/<tile_id>.json`."""
+    """A training tile, as `tiles/<tile_id>.tif` and `items/<tile_id>.json`."""
 
     tile_id: str
     window: Window
     label_ids: list[int]
-    """Of the buildings it shows, in whole or in part."""
+    """Labels that the tile shows in whole or in part."""
     reviewed_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of it that people have looked at in a review."""
+    """Share of the tile that was reviewed."""
 
 
 class PairIndex(Versioned):
-    """The training pairs of one image (`pairs.json`), and where the image lies."""
+    """The training pairs of one image (`pairs.json`), and its georeferencing."""
 
     image_id: str
     crs: str
     transform: tuple[float, float, float, float, float, float]
     pairs: list[Pair]
     held_out: list[Window] | None = None
-    """Ground that stays held out since it was when a review began; None where it is chosen anew."""
+    """Windows that stay held out because they were when a review began; None to choose them anew."""
 
 
 class ModelTag(Artifact):
@@ -209,13 +209,13 @@ class Detection:  # not a model: reading those takes a third longer, and there a
     """
 
     scores: list[Probability]
-    """One of each category, in the order of the tile's; together at most 1, the rest is background."""
+    """Probability of each category, in the order of `categories`; their sum is at most 1."""
     polygon: list[float]
-    """The outer ring; whole pixels where a mask's cells are several pixels wide, else tenths."""
+    """The exterior ring, in whole pixels if a mask's cells are several pixels wide, else to tenths."""
     holes: list[list[float]] = Field(default_factory=list)
-    """Inner rings; may be missing."""
+    """Interior rings; optional."""
     ambiguity: Probability | None = None
-    """How unsure the mask is of its outline, `pipeline.vectorize.mask_ambiguities`; may be missing."""
+    """Uncertainty of the mask's outline, see `pipeline.vectorize.mask_ambiguities`; optional."""
 
 
 class TileDetections(Versioned):

@@ -31,8 +31,8 @@ class ThresholdRules(Rules):
     """How thresholds are chosen."""
 
     objective: Literal["mean_f1", "all_f1"] = "mean_f1"
-    """What the thresholds make best: the mean of the categories' F1, each category with a threshold of its
-    own, or the F1 of all buildings, with one threshold for all."""
+    """What thresholds are optimised for: the mean of the categories' F1, with one threshold per category, or
+    the F1 of all buildings regardless of category, with one threshold for all."""
     target_precision: Share = 0.0
     """Share of the published buildings that must be right on held-out ground: thresholds below that
     reach it are left out, or where none does the most precise is taken; 0 asks for none."""
@@ -41,11 +41,11 @@ class ThresholdRules(Rules):
     min_iou: Annotated[float, Interval(ge=0, lt=1)] = MIN_IOU
     """Overlap that a match must exceed."""
     max_ignored_share: Share = 0.5
-    """Share of a detection's area on ignored items above which its failure does not count."""
+    """Share of a detection's area on ignored labels above which it is no false positive."""
     block_px: Positive = 1024.0
     """Side in pixels of the squares of ground that are drawn together for intervals."""
     resamples: Natural = 200
-    """Drawings of blocks behind an interval; 0 for no intervals."""
+    """Number of bootstrap resamples for confidence intervals; 0 for no intervals."""
     confidence: InnerShare = 0.95
     """Share of the drawings inside an interval."""
 

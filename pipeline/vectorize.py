@@ -45,12 +45,12 @@ class VectorizeRules(Rules):
     threshold: InnerShare = 0.5
     """Probability from which a point belongs to the building."""
     simplify_cells: Amount = 0.3
-    """Distance from which a bend of the outline counts as a corner, and farthest that a corner may move, in
-    cells of the grid (1/28 of the box's side); 0 keeps every vertex."""
+    """Simplification tolerance: distance from which a bend of the outline counts as a corner, and by which a
+    corner may move at most, in cells of the mask (1/28 of the box's side); 0 keeps every vertex."""
     min_hole_px2: Amount = 64.0
-    """Area in square pixels below which a hole is filled."""
+    """Area in square pixels below which holes are filled."""
     min_piece_px2: Amount = 16.0
-    """Area in square pixels below which a polygon is dropped."""
+    """Area in square pixels below which polygons are dropped."""
 
 
 class _Rings(NamedTuple):

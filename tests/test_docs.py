@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -26,6 +27,28 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_drawing_of_the_architecture_names_every_module():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawing = page[page.index("## Layers") : page.index("## The main path")]
+    named = set(re.findall(r"\w+", drawing))
+    modules = {name.removeprefix("pipeline.") for names in FLOORS for name in names}
+    assert modules <= named, sorted(modules - named)
+
+
+def test_every_page_is_in_the_sites_navigation():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = set(re.findall(r"([\w/]+\.md)$", nav, flags=re.MULTILINE))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= listed
+
+
+def test_the_challenge_has_one_recipe():
+    settings = [
+        re.findall(r"^printf .*luigi\.cfg$", (ROOT / page).read_text(), flags=re.MULTILINE)
+        for page in ("README.md", "docs/challenge.md")
+    ]
+    assert settings[0] == settings[1] and len(settings[0]) == 1
 
 
 def test_every_task_stands_in_the_readme_in_run_order():

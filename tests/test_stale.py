@@ -230,6 +230,17 @@ def test_the_table_names_every_setting_once():
         assert sorted(named[section]) == sorted(names), f"say in TABLE which tasks [{section}] makes stale"
 
 
+def test_the_docs_name_the_settings_without_a_digest_that_make_stale():
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    head = " ".join(page[: page.index("\n## ")].split())
+    for section in settings.ALL:
+        family, outside = section.get_task_family(), dict(section.get_params())
+        for tasks, names in TABLE[family]:
+            for name in names.split():
+                if tasks and not outside[name].significant:
+                    assert f"`[{family}] {name}`" in head
+
+
 @pytest.mark.parametrize("section", settings.ALL, ids=lambda section: section.get_task_family())
 def test_a_setting_makes_stale_what_depends_on_it(workspace, section):
     family = section.get_task_family()

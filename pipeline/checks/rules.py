@@ -33,16 +33,16 @@ _LENGTH = "_m"
 
 @dataclass(frozen=True)
 class CheckRules(Rules):
-    """What counts as wrong with a label."""
+    """What counts as a label error."""
 
     duplicate_iou: Share = 0.5
     """Intersection over union above which two labels are one building drawn twice."""
     overlap_share: Share = 0.1
     """Share of the smaller of two labels, above which their overlap is reported."""
     area_deviations: Amount = 5.0
-    """Robust standard deviations of the logarithm of the area, above which a label is an outlier."""
+    """Robust standard deviations of the log area above which a label is an outlier."""
     outlier_rows: Amount = 10
-    """Labels below which no area is called an outlier."""
+    """Minimum number of labels for area outliers to be reported."""
     compactness: Share = 0.15
     """4 pi area / perimeter^2 below which a shape is an outlier; a square has 0.79, 1 : 10 has 0.26."""
     outside_share: Share = 0.1
@@ -52,19 +52,19 @@ class CheckRules(Rules):
     confident_score: Share = 0.7
     """Confidence from which a prediction may contradict a label."""
     region_m: Positive = 50.0
-    """Side of the squares in which ground without any label is looked for, in metres."""
+    """Side of the squares in which unlabelled areas are searched for, in metres."""
     region_predictions: Amount = 4
-    """Confident predictions from which a square without labels is an unlabelled region."""
+    """Minimum number of confident predictions for a square without labels to count as unlabelled."""
     shift_search_m: Amount = 8.0
-    """Longest offset between labels and buildings that is looked for along an axis, in metres."""
+    """Largest offset between labels and buildings that is searched for along each axis, in metres."""
     shift_cell_m: Positive = 1.0
-    """Side of the cells in which offsets are counted, in metres."""
+    """Cell size of the histogram of offsets, in metres."""
     shift_m: Amount = 0.75
-    """Offset from which labels count as shifted, in metres."""
+    """Smallest offset for labels to count as shifted, in metres."""
     shift_support: Share = 0.3
     """Share of the labels that must have the offset for it to count."""
     shift_labels: Amount = 5
-    """Labels that must have the offset for it to count."""
+    """Minimum number of labels that must have the same offset."""
 
     def limits(self, units_per_m: Sequence[float]) -> dict[str, float]:
         """The knobs by name, lengths without their `_m`, and `units_x` and `units_y` of a metre.

@@ -44,8 +44,8 @@ class LabelRules(Rules):
     """How label files are read."""
 
     condition_attribute: str = "condition"
-    """Name of the attribute that holds the condition; empty for files without one, whose labels all
-    take the category if there is only one, and none otherwise."""
+    """Name of the attribute that holds the condition; empty for files without one: their labels get the
+    category if there is only one, and no category otherwise."""
     categories: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("foundation", ("Foundation",)),
         ("unfinished", ("Incomplete",)),
@@ -60,7 +60,7 @@ class LabelRules(Rules):
     min_area_m2: Amount = 0.0
     """Ground area below which a label is set aside, in square metres; 0 keeps all."""
     examples: Natural = 5
-    """Row numbers listed per finding of the label report."""
+    """Row numbers listed as examples for each finding of the label report."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

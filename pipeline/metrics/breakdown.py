@@ -15,14 +15,14 @@ from pipeline.schema import Artifact
 
 
 class Confusion(Artifact):
-    """What was taken for what."""
+    """Confusion matrix of categories."""
 
     categories: list[str]
     """Order of all lists."""
     matched: list[list[int]]
-    """By category of the truth, then of the proposal that took it; the diagonal is right."""
+    """Matches by category of the truth (rows) and of the proposal (columns)."""
     unknown: list[int]
-    """Proposals that took a truth of unknown condition, by their category."""
+    """Proposals matched to a truth of unknown condition, by their category."""
     false: list[int]
     """Proposals without a truth, by their category."""
     missed: list[int]
@@ -30,11 +30,11 @@ class Confusion(Artifact):
     missed_unknown: int
     """Truths of unknown condition without a proposal."""
     agreement: float
-    """Share of right categories among matched truths of known condition; 0 without one."""
+    """Accuracy of categories among matched truths of known condition; 0 without one."""
 
 
 class SizeClass(Artifact):
-    """The metric of all buildings of one size: a truth's, found or missed, or that of a false proposal."""
+    """The metric of all buildings of one size class: by the size of the truth, or of a false positive."""
 
     from_m2: float
     """Ground area from which a building belongs here."""

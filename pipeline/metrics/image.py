@@ -22,10 +22,10 @@ from pipeline.temperature import BACKGROUND, Reliability, reliability
 
 @dataclass(frozen=True)
 class MetricRules(Rules):
-    """What is measured beside the challenge's metric."""
+    """Parameters of the metrics that are reported in addition to the challenge's."""
 
     size_limits_m2: tuple[float, ...] = (50.0, 200.0)
-    """Rising areas on the ground in square metres that part small, medium and large buildings."""
+    """Ground areas in square metres, ascending, that separate small, medium and large buildings."""
     boundary_m: Positive = 0.5
     """Width in metres of the band inside an outline that boundary IoU compares."""
 

@@ -26,24 +26,25 @@ class Imagery(Rules):
     """How images are read."""
 
     metres_per_pixel: Amount = 0.0
-    """Ground metres of a pixel that every image is read at, through its overviews where it has them; 0
-    reads each at its own resolution."""
+    """Ground resolution, in metres per pixel, at which every image is read, from its overviews if it has any;
+    0 reads each image at its native resolution."""
     bands: tuple[int, ...] = (1, 2, 3)
     """Source bands read as red, green, blue, counted from 1; a single band is repeated to three."""
     stretch: str = ""
-    """How source values become 8 bits: empty reads 8-bit files only, as they are; auto maps deeper
-    files from their 2nd to 98th percentile; low,high maps every file from these source values."""
+    """How source values are mapped to 8 bits: empty reads 8-bit files only, unchanged; auto stretches files
+    of higher bit depth from their 2nd to 98th percentile; low,high stretches every file from these values."""
     collars: bool = True
-    """Whether black and white collars are looked for in files that tag no invalid pixels."""
+    """Whether black and white collars are detected in files without nodata value, alpha band or mask."""
     collar_tolerance: Annotated[int, Interval(ge=0, le=64)] = 4
-    """How far from black or white a collar's pixel may be, in 8-bit levels; deeper files must match."""
+    """Largest deviation of a collar's pixels from black or white, in 8-bit levels; files of higher bit depth
+    must match exactly."""
     collar_size: Positive = 30.0
-    """Side of the smallest solid square taken for a collar, in metres on the ground."""
+    """Side of the smallest solid square that counts as part of a collar, in metres on the ground."""
     cache_mb: Annotated[int, Interval(ge=16)] = 96
-    """Memory that decoded blocks may be kept in while an image is open, in MiB."""
+    """Cache of decoded blocks of an open image, in MiB."""
     jpeg_decoder: Literal["turbo", "gdal"] = "turbo"
-    """What decodes plain tiled JPEG files: libjpeg-turbo, or GDAL with the decoder that it was built with,
-    which may take four times as long. The two blow up halved colours by different filters."""
+    """Decoder of tiled JPEG-compressed files: libjpeg-turbo, or GDAL with the decoder it was built with,
+    up to four times as slow. The two upsample subsampled chroma with different filters."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be honoured.

@@ -25,7 +25,7 @@ class RegularizeRules(Rules):
     """How outlines become footprints of right angles."""
 
     regularize: Literal["right_angles", "none"] = "right_angles"
-    """right_angles: publish right angles and circles where they fit; none: outlines as found."""
+    """right_angles: publish right-angled outlines and circles where they fit; none: outlines as predicted."""
     diagonals: bool = False
     """Whether walls may also run at 45 degrees to the others."""
     detail_share: Annotated[float, Interval(gt=0, le=0.1)] = 0.0125

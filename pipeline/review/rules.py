@@ -13,12 +13,12 @@ from pipeline.rules import Rules
 
 @dataclass(frozen=True)
 class ReviewRules(Rules):
-    """Which tiles people are asked to look at."""
+    """Which tiles are selected for review."""
 
     budget: Count = 20
-    """Tiles of a round."""
+    """Number of tiles per round."""
     random_share: Share = 0.2
     """Share of the budget drawn by chance: what nobody is unsure of may be wrong as well."""
     diversity: Annotated[float, Interval(ge=1)] = 4.0
-    """Tiles considered for every one chosen: of so many times the budget, the most uncertain, those are
-    taken that differ most from each other; 1 takes the most uncertain as they come."""
+    """Size of the candidate pool as a multiple of the budget: from that many of the most uncertain tiles, the
+    most different from each other are chosen; 1 takes the most uncertain ones."""

@@ -24,19 +24,20 @@ class MergeRules(Rules):
     min_agreement: PositiveShare = 0.3
     """Share |A∩B| / |A∪B| in the common strip from which detections may be one building."""
     margin_px: Amount = 4.0
-    """Width in pixels along a window's edge in which masks are not trusted; its square says nothing."""
+    """Width in pixels of the margin along a window's edge where masks are unreliable; a shared area below its
+    square is no evidence either."""
     edge_px: Amount = 8.0
-    """Distance in pixels to a window's edge at which a building counts as cut by it."""
+    """Distance in pixels from a window's edge within which a building counts as cut by it."""
     gap_px: Amount = 6.0
-    """Depth in pixels compared on either side of a seam without overlap, and widest gap closed there."""
+    """Between tiles without overlap: depth in pixels compared on either side, and widest gap to close."""
     coincident_iou: PositiveShare = 0.8
     """IoU from which two detections of one tile count as the same one."""
     agreement_gain: Share = 0.5
-    """How much agreement raises a building's probability: 0 not at all; 1 as a second independent look."""
+    """How much tiles that agree raise a building's probability: 0 not at all, 1 like independent evidence."""
     clean_up_ios: PositiveShare = 0.7
     """Share of a building covered by stronger buildings from which it is dropped."""
     min_overlap_px2: Amount = 1.0
-    """Area in square pixels from which an overlap is cut from the weaker building."""
+    """Area in square pixels from which an overlap is clipped from the weaker building."""
 
     @property
     def min_support_px2(self) -> float:

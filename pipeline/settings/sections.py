@@ -36,7 +36,7 @@ _CATEGORY = re.compile(r"\w[\w -]{0,62}")
 
 
 class Storage(Section):
-    """Where inputs, artifacts and results lie."""
+    """Where inputs, artifacts and results are stored."""
 
     # A task knows the absolute path.
     incidental = ("workspace",)
@@ -47,7 +47,7 @@ class Storage(Section):
     catalogue = luigi.Parameter(
         default="",
         significant=False,
-        description="CSV of images read in place (image_id, split, url); `challenge` for the packaged one.",
+        description="CSV of images read in place (image_id, split, url); `challenge` for the bundled one.",
     )
 
 
@@ -66,7 +66,7 @@ class Tiling(Section):
     )
     overlap = luigi.Parameter(
         default=str(TilingRules.overlap),
-        description="Common strip of neighbouring tiles, in pixels or metres like tile_size.",
+        description="Overlap of neighbouring tiles, in pixels or metres like tile_size.",
     )
 
     def check(self) -> None:
@@ -85,17 +85,17 @@ class Tiling(Section):
 
 @knobs_of(LabelRules, insignificant=("examples",))
 class Labels(Section):
-    """How label files are read, and where labels are kept."""
+    """How label files are read, and where labels are stored."""
 
     categories = luigi.DictParameter(
         default={name: list(spellings) for name, spellings in LabelRules.categories},
-        description="JSON object: category of the map to its spellings in label files, in column order.",
+        description="JSON object that maps each category to its spellings in label files, in column order.",
     )
     database_url = luigi.Parameter(
         default="",
         significant=False,
-        description="SQLAlchemy URL of a PostGIS database without password; empty: the environment's "
-        "JENGO_DATABASE_URL, and where there is none GeoPackage files.",
+        description="SQLAlchemy URL of a PostGIS database, without password; empty: the environment "
+        "variable JENGO_DATABASE_URL, or GeoPackage files if that is not set.",
     )
 
     def check(self) -> None:
@@ -138,7 +138,7 @@ class Labels(Section):
 
 @knobs_of(PairRules)
 class Pairs(Section):
-    """Which tiles are learnt from."""
+    """Which tiles are used for training."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,12 @@ class TrainingGround(Rules):
 
 @knobs_of(TrainingGround, Recipe, incidental=("device", "workers", "compile"))
 class Training(Section):
-    """How the network learns."""
+    """How the network is trained."""
 
 
 @knobs_of(ThresholdRules, CalibrationRules)
 class Thresholds(Section):
-    """How confidences are calibrated, and the lowest worth publishing chosen, on held-out tiles."""
+    """How confidences are calibrated and publication thresholds chosen, on held-out tiles."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Inference(Section):
     """How the network is run over an image."""
 
     weights = luigi.Parameter(
-        default="", significant=False, description="Weights file (.h5) to use as given; empty: train one."
+        default="", significant=False, description="Weights file (.h5) of a network to use; empty: train one."
     )
 
 
@@ -196,7 +196,7 @@ class Outlines(Section):
 
 @knobs_of(LargeRules)
 class LargeBuildings(Section):
-    """How buildings that no tile sees whole are looked at again."""
+    """How buildings larger than a tile are detected again on coarser windows."""
 
 
 @dataclass(frozen=True)
@@ -213,11 +213,11 @@ class Aggregation(Section):
 
     score_thresholds: Any = luigi.DictParameter(
         default={},
-        description="JSON object: category to the lowest confidence published, 0 to 1; empty: as calibrated.",
+        description="JSON object: lowest confidence published, 0 to 1, by category; empty: as calibrated.",
     )
     formats = luigi.ListParameter(
         default=("csv", "geojson"),
-        description=f"JSON list of what to publish: csv, and any of {', '.join(FORMATS[1:])}.",
+        description=f"JSON list of formats to publish: csv, and any of {', '.join(FORMATS[1:])}.",
     )
 
     def check(self) -> None:
@@ -255,38 +255,38 @@ class Aggregation(Section):
 
 @knobs_of(MetricRules)
 class Metrics(Section):
-    """What is measured beside the challenge's metric."""
+    """Parameters of the metrics that are reported in addition to the challenge's."""
 
 
 @knobs_of(CheckRules)
 class Checks(Section):
-    """What counts as wrong with labels."""
+    """What counts as a label error."""
 
 
 @knobs_of(ReviewRules)
 class Review(Section):
-    """Which images and tiles people look at, and what becomes of their corrections."""
+    """Which images and tiles are reviewed, and how corrections are used."""
 
     images = luigi.ListParameter(
         default=(),
         significant=False,
-        description="JSON list of image ids to look at; empty: all of input/review, else of input/training.",
+        description="JSON list of image ids to review; empty: all of input/review, else of input/training.",
     )
     labels = luigi.ChoiceParameter(
         default="newest",
         choices=("newest", "drawn"),
         significant=False,
-        description="Whether labels that people corrected count, or the label files alone.",
+        description="Labels to use: `newest` with the corrections of reviews, `drawn` the label files alone.",
     )
     ensemble = luigi.ListParameter(
         default=(),
-        description="JSON list of beginnings of versions' names, such as maskrcnn_small-1a2b: buildings of "
-        "other networks to fuse with the network's own, and to be unsure of where they differ.",
+        description="JSON list of prefixes of version names, such as maskrcnn_small-1a2b: buildings of other "
+        "networks to merge with the network's own; where they disagree, tiles count as uncertain.",
     )
     label_studio_url = luigi.Parameter(
         default="",
         significant=False,
-        description="Address of a Label Studio server to make a project on; empty: files only.",
+        description="URL of a Label Studio server to create a project on; empty: files only.",
     )
 
 

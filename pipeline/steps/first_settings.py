@@ -46,25 +46,25 @@ def _for_machine(image: Path, gpu: bool | None) -> str:
 _FINE_M = 0.1
 """Metres on the ground: tiles of 512 pixels that are finer show too few buildings whole."""
 _FOR_ALL = """\
-# Settings of this folder; all there are: docs/settings.md. What is not here has its default.
+# Settings of this workspace; docs/settings.md lists all of them, with the defaults of those not set here.
 """
 _FOR_GPU = """\
 
-# Learning begins with torchvision's network, which has seen many things; it is fetched once.
+# Training starts from torchvision's weights, pretrained on COCO, which are downloaded once.
 [Training]
 initial_weights = coco
 """
 _FOR_GPU_ALONE = """\
 
-# torchvision's weights are out of reach from here, and learning begins from nothing, which takes many more
-# labels. Where you have a copy of them (.pth), or of a ResNet-50's, name it:
+# torchvision's weights cannot be downloaded from here, so the network is trained from scratch, which takes
+# many more labels. If you have a copy of the weights (.pth), or of a ResNet-50's, name it here:
 # [Training]
 # initial_weights = maskrcnn_resnet50_fpn_v2_coco.pth
 """
 _FOR_CPU = """\
 
-# This machine has no GPU that torch can use: a light network on a trunk that has seen many pictures (it is
-# fetched once), tiles to match, and 2,000 looks at tiles, however few there are. That is half an hour.
+# This machine has no GPU that torch can use: a light network with a backbone pretrained on ImageNet (which is
+# downloaded once), smaller tiles, and training on 2,000 sampled tiles, which takes about half an hour.
 [Training]
 network = maskrcnn_resnet50_light
 initial_weights = imagenet
@@ -84,15 +84,16 @@ overlap = 128
 """
 _COARSER = """\
 
-# The images are finer. Choose it so that most buildings fit into a tile three times over.
+# The images are finer than this. Choose the value so that a tile is at least three times as wide as most
+# buildings.
 [Imagery]
 metres_per_pixel = 0.15
 """
 _FOR_CPU_ALONE = """\
 
-# This machine has no GPU that torch can use, and torchvision's weights are out of reach from here: a small
-# network, tiles to match, and 4,000 looks at tiles, however few there are. That is some minutes; twice the
-# epochs find more, and far more finds a light network that begins with given weights (docs/tutorial.md).
+# This machine has no GPU that torch can use, and torchvision's weights cannot be downloaded from here: a
+# small network, smaller tiles, and training on 4,000 sampled tiles, which takes some minutes. Twice the
+# epochs find more buildings, and a light network with pretrained weights finds far more (docs/tutorial.md).
 [Training]
 network = maskrcnn_small
 epochs = 40
