@@ -59,9 +59,7 @@ def test_luigi_runs_the_graph_from_the_wheel(installed, tmp_path):
 
 def test_the_wheel_brings_its_data(installed):
     packages = ("jengo", "models", "pipeline", "sql")
-    there = {
-        path.relative_to(ROOT) for name in packages for path in (ROOT / name).rglob("*") if path.is_file()
-    }
+    files = (path for name in packages for path in (ROOT / name).rglob("*") if path.is_file())
     data = {path.relative_to(ROOT) for path in files if path.suffix not in (".py", ".pyc")}
     assert Path("pipeline/review.html.j2") in data
     assert [str(path) for path in sorted(data) if not (installed / path).is_file()] == []
