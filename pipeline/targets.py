@@ -52,6 +52,11 @@ class Workspace:
         return [self.round_folder(number) for number in sorted(int(name[1]) for name in named if name)]
 
     @property
+    def work(self) -> Path:
+        """The folder of artifacts, all of which can be made again."""
+        return self.root / "work"
+
+    @property
     def output(self) -> Path:
         """The folder of published results."""
         return self.root / "output"
@@ -78,19 +83,19 @@ class Workspace:
 
     def artifact(self, image_id: str, kind: str, digest: str) -> Path:
         """Path of an artifact's folder: `work/<image_id>/<kind>-<digest>`."""
-        return self.root / "work" / image_id / f"{kind}-{digest}"
+        return self.work / image_id / f"{kind}-{digest}"
 
     def network(self, digest: str) -> Path:
         """Path of a trained network's folder."""
-        return self.root / "work" / "networks" / digest
+        return self.work / "networks" / digest
 
     def calibration(self, digest: str) -> Path:
         """Path of the folder of a network's thresholds."""
-        return self.root / "work" / "calibrations" / digest
+        return self.work / "calibrations" / digest
 
     def training_set(self, digest: str) -> Path:
         """Path of the folder of the training tiles as datasets for other networks."""
-        return self.root / "work" / "training_sets" / digest
+        return self.work / "training_sets" / digest
 
     def record(self, name: str, task: str) -> Path:
         """Path of the run record that stamps a published result."""

@@ -442,6 +442,16 @@ def test_an_artifact_that_somebody_removed_is_one_line(evaluation):
         evaluation.run()
 
 
+@pytest.mark.parametrize(("kind", "stays"), [("review/round_001", True), ("work/tiles-abc", False)])
+def test_only_what_can_be_made_again_is_replaced(evaluation, workspace, kind, stays):
+    folder = workspace / kind
+    (folder / "returned").mkdir(parents=True)
+    (folder / "returned" / "asha.json").write_text("{}")
+    with evaluation.making(folder) as scratch:
+        (scratch / "round.json").write_text("{}")
+    assert (folder / "returned" / "asha.json").exists() is stays
+
+
 def test_a_round_that_people_work_at_is_never_stale(workspace):
     before = [task(round=1).output().path for task in (ExportReview, ReviewRound)]
     get_config().set("Tiling", "tile_size", "512")

@@ -169,13 +169,15 @@ class Step(luigi.Task):
     def making(self, folder: Path) -> Iterator[Path]:
         """A temporary folder that becomes `folder` when the block ends well, with a run record in it.
 
-        What lies there and is not whole any more is replaced.
+        What lies there and is not whole any more is replaced in `work/`; elsewhere people may have put theirs
+        beside it, and it stays.
         """
 
-        def whole() -> bool:
-            return MadeTarget(folder, self.digest).exists()
+        def stays() -> bool:
+            made_again = folder.is_relative_to(self.workspace.work)
+            return not made_again or MadeTarget(folder, self.digest).exists()
 
-        with self._watched(folder.parent) as (_, finished), atomic(folder, whole) as scratch:
+        with self._watched(folder.parent) as (_, finished), atomic(folder, stays) as scratch:
             scratch.mkdir()
             yield scratch
             made = facts_of(scratch, (path for path in scratch.rglob("*") if path.is_file()))
