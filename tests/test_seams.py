@@ -262,6 +262,13 @@ def test_one_tile_that_saw_two_outweighs_one_that_saw_a_blob():
     assert found.tile_counts.tolist() == [2, 2] and worst_iou(found.polygons, [one, two]) == 1
 
 
+@pytest.mark.parametrize(("weaker", "buildings"), [(0.65, 2), (0.6, 1)])
+def test_pieces_part_a_blob_if_both_are_about_as_sure(weaker: float, buildings: int):
+    one, two = box(120, 40, 150, 80), box(150, 40, 178, 80)
+    seen = detections([one | two, one, two], [0, 1, 1], [[0.9, 0], [0.9, 0], [weaker, 0.05]])
+    assert len(merge(seen, PAIR, MergeRules(parting_score=0.7))) == buildings
+
+
 def test_what_one_tile_parts_another_parts_further():
     windows = np.array([[0, 0, 300, 200], [40, 0, 300, 200], [80, 0, 300, 200]])
     one, two, three = box(100, 40, 130, 80), box(130, 40, 160, 80), box(160, 40, 280, 80)

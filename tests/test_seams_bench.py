@@ -107,6 +107,18 @@ class TestNetwork:
         never = see(scene.footprints, scene.categories, windows, Network(), seed=0)
         assert len(never) == 3
 
+    def test_shattering_breaks_what_the_edge_cuts_into_doubtful_fragments(self, rows, windows):
+        whole, broken = (
+            see(rows.footprints, rows.categories, windows, network, 0)
+            for network in (Network(), Network(shatter_share=1))
+        )
+        cut = ~np.isin(shapely.to_wkb(whole.polygons), shapely.to_wkb(rows.footprints))
+        fragments = ~np.isin(shapely.to_wkb(broken.polygons), shapely.to_wkb(whole.polygons))
+        assert fragments.sum() == 2 * cut.sum() > 0
+        assert shapely.area(broken.polygons).sum() == pytest.approx(shapely.area(whole.polygons).sum())
+        score = broken.probabilities.max(axis=1)
+        assert np.median(score[fragments]) < 0.5 < np.median(score[~fragments])
+
     def test_neighbours_that_touch_outside_a_tile_are_not_welded_in_it(self):
         # They touch at x 300 only, which the left tile does not see.
         wedge = shapely.Polygon([(100, 100), (400, 100), (400, 300), (300, 300)])

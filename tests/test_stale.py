@@ -106,7 +106,8 @@ TABLE: dict[str, list[tuple[set[str], str]]] = {
         (CHOSEN, "min_area_m2"),
         (
             MERGED,
-            "min_agreement margin_px edge_px gap_px coincident_iou agreement_gain clean_up_ios min_overlap_px2",
+            "min_agreement margin_px edge_px gap_px coincident_iou parting_score agreement_gain clean_up_ios"
+            " min_overlap_px2",
         ),
         (
             PUBLISHED,

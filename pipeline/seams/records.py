@@ -32,6 +32,8 @@ class MergeRules(Rules):
     """Between tiles without overlap: depth in pixels compared on either side, and widest gap to close."""
     coincident_iou: PositiveShare = 0.8
     """IoU from which two detections of one tile count as the same one."""
+    parting_score: Share = 0.7
+    """Share of a detection's probability that two of another tile inside it must both reach to part it."""
     agreement_gain: Share = 0.5
     """How much tiles that agree raise a building's probability: 0 not at all, 1 like independent evidence."""
     clean_up_ios: PositiveShare = 0.7

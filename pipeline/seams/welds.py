@@ -2,8 +2,9 @@
 
 Networks draw neighbours that touch as one blob, now in this tile, now in that. Where another tile saw
 the same place as several detections that touch, one of the two tiles is wrong; the blob's is, unless
-more tiles saw one thing than saw several. A blob is cut along the straight lines that part those
-detections best, carried on through what only its own tile saw; its parts are then detections like others.
+more tiles saw one thing than saw several, or those that saw several hardly believe in them. A blob is cut
+along the straight lines that part those detections best, carried on through what only its own tile saw; its
+parts are then detections like others.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def part_blobs(
         rules: the knobs.
     """
     for _ in range(_ROUNDS):
-        splits = _outvoted(_find_splits(detections, links, rules), detections.tiles)
+        splits = _believed(_find_splits(detections, links, rules), detections.probabilities, rules)
+        splits = _outvoted(splits, detections.tiles)
         if not len(splits.blob):
             break
         blob, parts = _part(detections.polygons, detections.tiles, splits, rules)
@@ -84,6 +86,16 @@ def _find_splits(detections: Detections, links: Links, rules: MergeRules) -> _Sp
     beside &= shared < (1 - MOST) * np.minimum(shapely.area(one), shapely.area(other))
     i, j = i[pair][beside], j[pair][beside]
     return _Splits(blob[i], piece[i], piece[j])
+
+
+def _believed(splits: _Splits, probabilities: np.ndarray, rules: MergeRules) -> _Splits:
+    """The splits whose pieces their tile is about as sure of as the blob's tile of that.
+
+    Of a building that its edge cuts, a tile may draw fragments that it hardly believes in.
+    """
+    sure = probabilities.max(axis=1)
+    weaker = np.minimum(sure[splits.one], sure[splits.other])
+    return splits.take(weaker >= rules.parting_score * sure[splits.blob])
 
 
 def _sides(held: tuple[np.ndarray, ...], tiles: np.ndarray) -> np.ndarray:

@@ -1,20 +1,22 @@
 """What a network sees of true footprints, tile by tile, without a network.
 
 Every footprint is clipped to every tile that shows some of it. Then the simulated network does to the
-pieces what real ones do: it draws touching neighbours as one blob, misses pieces, the more readily
-the less of a building they show, stops short of the tile's edge, draws outlines off and ragged and
-mistakes categories. Each of these has a knob and a random stream of its own, so that two networks
-that differ in one knob differ in little else. The same arguments give the same detections.
+pieces what real ones do: it draws touching neighbours as one blob and one cut building as two fragments,
+misses pieces, the more readily the less of a building they show, stops short of the tile's edge, draws
+outlines off and ragged, mistakes categories and doubts what it hardly sees. Each of these has a random
+stream and, the last one excepted, a knob of its own, so that two networks that differ in one knob differ in
+little else. The same arguments give the same detections.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
 from pipeline.polygons import largest_parts
 from pipeline.seams import Detections
@@ -22,7 +24,15 @@ from pipeline.seams import Detections
 CATEGORIES = 3
 _RAGGED_STEP_PX = 6.0  # distance of the outline's points that move apart from each other
 _RAGGED_WAVE_PX = 60.0  # mean length of a ragged border's waves: neighbouring points move together
+_WHOLE = 1 - 1e-9  # share of a building above which no edge cuts it
 _WAVES = 5  # sine waves that make up one ragged border
+# Scores of the demo's network over nine painted scenes: medians of .63, .77, .95 and .99 where a tile shows
+# 5, 17, 37 and 62 % or more of a building, and of .4 for a part of what it shows.
+_SURE_LOGIT = 4.6  # median for a building shown whole
+_SURE_LOGIT_BY_SHARE = 7.5  # the same by visible share, as long as it is smaller
+_FRAGMENT_LOGIT = -0.5
+_LOGIT_DEVIATION = 2.7
+_FRAGMENT_LOGIT_DEVIATION = 1.3
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Network:
     """Most pixels by which a mask stops short of each edge of its tile."""
     weld_share: float = 0.0
     """Probability that a tile draws two neighbours that touch in it as one blob, in [0, 1]."""
+    shatter_share: float = 0.0
+    """Probability that a tile draws a building which its edge cuts as two fragments, in [0, 1]."""
     touch_px: float = 4.0
     """Distance in pixels up to which two footprints count as touching."""
     drop_share: float = 0.0
@@ -53,14 +65,14 @@ class Network:
     """Area in square pixels below which a piece is not seen at all."""
     wrong_category_share: float = 0.0
     """Probability that the most probable category is not the true one, in [0, 1]."""
-    score_by_share: float = 0.5
-    """How much of a score is the visible share and not chance, in [0, 1]; scores lie in [0.5, 1]."""
 
 
 IDEAL = Network(jitter_px=1.0, jitter_scale=0.02, min_visible_px2=30.0)
 """Masks as good as masks get: all there, a pixel off."""
 WELDING_15 = replace(IDEAL, weld_share=0.15)
 """The same, but every seventh time a tile draws two touching neighbours as one."""
+SHATTERING_15 = replace(IDEAL, shatter_share=0.15)
+"""The same, but every seventh building that a tile's edge cuts is two fragments there."""
 DROPPING_10 = replace(IDEAL, drop_share=0.1)
 """The same, with a tenth of the detections missing."""
 ROUGH = Network(
@@ -75,20 +87,28 @@ ROUGH = Network(
     wrong_category_share=0.15,
 )
 """What a network of middling quality does, all at once."""
-PRESETS = {"ideal": IDEAL, "welding 15 %": WELDING_15, "dropping 10 %": DROPPING_10, "rough": ROUGH}
+PRESETS = {
+    "ideal": IDEAL,
+    "welding 15 %": WELDING_15,
+    "shattering 15 %": SHATTERING_15,
+    "dropping 10 %": DROPPING_10,
+    "rough": ROUGH,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """What tiles show of buildings: polygons, their tiles, their buildings and the share of it they show."""
+    """What tiles show of buildings: polygons, their tiles, their buildings, the share of it that the tile
+    shows and whether the polygon is but a part of that."""
 
     polygons: np.ndarray
     tiles: np.ndarray
     sources: np.ndarray
     shares: np.ndarray
+    broken: np.ndarray
 
     def take(self, index: np.ndarray) -> _Views:
-        return _Views(self.polygons[index], self.tiles[index], self.sources[index], self.shares[index])
+        return _Views(*(getattr(self, column.name)[index] for column in fields(self)))
 
 
 def see(
@@ -107,11 +127,13 @@ def see(
         Detections, sorted by tile; every polygon lies inside its window. A building of which a tile
         shows two separate parts is two detections there.
     """
-    weld, find, retreat, move, fray, judge = np.random.default_rng(seed).spawn(6)
+    weld, find, retreat, move, fray, judge, shatter = np.random.default_rng(seed).spawn(7)
     frames = shapely.box(*windows[:, :2].T, *(windows[:, :2] + windows[:, 2:]).T)
     views = _clip(footprints, frames)
     if network.weld_share:
         views = _weld(views, footprints, network, weld)
+    if network.shatter_share:
+        views = _shatter(views, network, shatter)
     polygons = views.polygons
     frames = frames[views.tiles]
     if network.edge_px:
@@ -123,7 +145,7 @@ def see(
     polygons = largest_parts(_clipped(polygons, frames))
     area = np.nan_to_num(shapely.area(polygons))
     seen = (area > 0) & (area >= network.min_visible_px2) & _found(views, network, find)
-    probabilities = _judged(categories[views.sources], views.shares, network, judge)
+    probabilities = _judged(categories[views.sources], views, network, judge)
     return Detections(polygons[seen], probabilities[seen], views.tiles[seen])
 
 
@@ -136,7 +158,7 @@ def _clip(footprints: np.ndarray, frames: np.ndarray) -> _Views:
     solid = shapely.area(parts) > 0
     parts, owner = parts[solid], owner[solid]
     shares = shapely.area(parts) / shapely.area(footprints)[sources[owner]]
-    return _Views(parts, tiles[owner], sources[owner], shares)
+    return _Views(parts, tiles[owner], sources[owner], shares, np.zeros(len(parts), bool))
 
 
 def _clipped(polygons: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -176,8 +198,33 @@ def _weld(views: _Views, footprints: np.ndarray, network: Network, rng: np.rando
         np.concatenate([alone.tiles, views.tiles[largest]]),
         np.concatenate([alone.sources, views.sources[largest]]),
         np.concatenate([alone.shares, shares]),
+        np.zeros(len(alone.tiles) + len(united), bool),
     )
     return together.take(np.argsort(together.tiles, kind="stable"))
+
+
+def _shatter(views: _Views, network: Network, rng: np.random.Generator) -> _Views:
+    """The views with what an edge cuts parted across its long side, by chance."""
+    chance, place = rng.random((2, len(views.tiles)))
+    rows = np.flatnonzero((views.shares < _WHOLE) & (chance < network.shatter_share))
+    corners = shapely.get_coordinates(shapely.oriented_envelope(views.polygons[rows])).reshape(-1, 5, 2)
+    turned = np.hypot(*(corners[:, 1] - corners[:, 0]).T) < np.hypot(*(corners[:, 2] - corners[:, 1]).T)
+    a, b, c, d = np.moveaxis(np.where(turned[:, None, None], corners[:, 1:], corners[:, :4]), 1, 0)
+    along = (0.3 + 0.4 * place[rows])[:, None]
+    here, there = a + along * (b - a), d + along * (c - d)
+    halves = [shapely.polygons(np.stack(ring, axis=1)) for ring in ((a, here, there, d), (here, b, c, there))]
+    parts = np.concatenate([largest_parts(_clipped(views.polygons[rows], half)) for half in halves])
+    solid = ~shapely.is_missing(parts)
+    broken = views.take(np.tile(rows, 2)[solid])
+    broken = replace(broken, polygons=parts[solid], broken=np.ones(solid.sum(), bool))
+    kept = views.take(np.setdiff1d(np.arange(len(views.tiles)), rows))
+    both = _Views(
+        *(
+            np.concatenate([getattr(kept, column.name), getattr(broken, column.name)])
+            for column in fields(_Views)
+        )
+    )
+    return both.take(np.argsort(both.tiles, kind="stable"))
 
 
 def _neighbours(views: _Views, distance_px: float) -> tuple[np.ndarray, np.ndarray]:
@@ -251,15 +298,16 @@ def _sound(polygons: np.ndarray) -> np.ndarray:
     return polygons
 
 
-def _judged(
-    categories: np.ndarray, shares: np.ndarray, network: Network, rng: np.random.Generator
-) -> np.ndarray:
+def _judged(categories: np.ndarray, views: _Views, network: Network, rng: np.random.Generator) -> np.ndarray:
     """float64[n, 3]: a probability for each category, what is missing to one being the background's."""
     rows = np.arange(len(categories))
-    chance, confusion = rng.random((2, len(categories)))
+    confusion, doubt = rng.random(len(rows)), rng.normal(0, 1, len(rows))
     wrong = confusion < network.wrong_category_share
     seen = np.where(wrong, categories + rng.integers(1, CATEGORIES, len(categories)), categories) % CATEGORIES
-    score = 0.5 + 0.5 * (network.score_by_share * shares + (1 - network.score_by_share) * chance)
-    probabilities = np.repeat((1 - score)[:, None] / CATEGORIES, CATEGORIES, axis=1)
+    sure = np.minimum(_SURE_LOGIT_BY_SHARE * views.shares, _SURE_LOGIT)
+    median = np.where(views.broken, _FRAGMENT_LOGIT, sure)
+    deviation = np.where(views.broken, _FRAGMENT_LOGIT_DEVIATION, _LOGIT_DEVIATION)
+    score = expit(median + deviation * doubt)
+    probabilities = np.repeat((score * (1 - score) / CATEGORIES)[:, None], CATEGORIES, axis=1)
     probabilities[rows, seen] = score
     return probabilities

@@ -97,7 +97,7 @@ def collect(quick: bool, say: Callable[[str], None]) -> Results:
             results.layouts[truth.name] = [
                 row for layout in layouts for row in rows(truth, layout, IDEAL, results.peers, seeds)
             ]
-        for name in ("welding 15 %", "dropping 10 %", "rough"):
+        for name in ("welding 15 %", "shattering 15 %", "dropping 10 %", "rough"):
             results.networks[name] = rows(truths[0], DEFAULT_LAYOUT, PRESETS[name], results.peers, 1)
         for layout in layouts:
             results.welding += rows(truths[0], layout, WELDING_15, [OURS], seeds)
