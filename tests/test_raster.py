@@ -10,6 +10,7 @@ from affine import Affine
 from range_server import serving
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
+from scipy import ndimage
 
 from pipeline.errors import RasterError, SettingsError, SourceError
 from pipeline.frames import LONLAT, reproject
@@ -286,6 +287,15 @@ def test_a_collar_never_reached_by_a_square_is_no_collar():
     assert not validity.solid(blanks, 11).any()
     blanks[15, 15] = False
     assert not validity.solid(blanks, 7).any()
+
+
+@pytest.mark.parametrize("side", [1, 4, 7, 30])
+def test_solid_is_the_morphological_opening(side: int):
+    blanks = np.random.default_rng(side).random((40, 60)) < 0.7
+    blanks[5:20, 10:35] = blanks[:3] = blanks[:, 58:] = True
+    beyond = np.pad(blanks, 2 * side, constant_values=True)
+    opened = ndimage.binary_opening(beyond, np.ones((side, side)))[2 * side : -2 * side, 2 * side : -2 * side]
+    assert np.array_equal(validity.solid(blanks, side), opened)
 
 
 def test_deep_images_need_a_stretch(tmp_path):

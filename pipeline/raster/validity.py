@@ -22,7 +22,6 @@ import shapely
 from affine import Affine
 from rasterio import features
 from rasterio.enums import MaskFlags
-from scipy import ndimage
 from shapely.geometry import shape
 
 from pipeline.polygons import polygonal
@@ -71,16 +70,32 @@ def solid(blanks: np.ndarray, side: int) -> np.ndarray:
 
     Args:
         blanks: bool[h, w].
-        side: odd, in pixels.
+        side: in pixels.
     """
-    margin = side // 2
-    opening = np.pad(blanks, margin, constant_values=True).view(np.uint8)
-    for axis in (0, 1):
-        opening = ndimage.minimum_filter1d(opening, side, axis=axis, mode="constant", cval=1)
-    for axis in (0, 1):
-        opening = ndimage.maximum_filter1d(opening, side, axis=axis, mode="constant", cval=0)
-    height, width = blanks.shape
-    return opening[margin : margin + height, margin : margin + width].view(bool)
+    around = np.pad(blanks, side - 1, constant_values=True)
+    squares = _all_of_square(around, side)
+    return ~_all_of_square(~squares, side)
+
+
+def _all_of_square(cells: np.ndarray, side: int) -> np.ndarray:
+    """Whether the squares with their upper left corner here hold nothing but True.
+
+    Doubled until they are large enough: a filter along each axis, such as SciPy's, takes six times as long.
+
+    Args:
+        cells: bool[h, w].
+        side: at most h and w.
+
+    Returns:
+        bool[h - side + 1, w - side + 1].
+    """
+    span = 1
+    while span < side:
+        step = min(span, side - span)
+        cells = cells[:-step] & cells[step:]
+        cells = cells[:, :-step] & cells[:, step:]
+        span += step
+    return cells
 
 
 def outline(valid: np.ndarray, width: int, height: int) -> shapely.MultiPolygon:
