@@ -191,7 +191,8 @@ class PublishedTarget(luigi.Target):
 
         What the old stamp names and is not made again goes first, a format that is no longer asked for, then
         the stamp itself: a kill in between leaves results that rerun. One process publishes at a time, so
-        that results of two runs never lie under one stamp.
+        that results of two runs never lie under one stamp; what an equal run has published stays, for
+        another step may be reading it.
         """
         folder = self.record.parents[1]
         files = sorted(path for path in scratch.iterdir() if path.is_file())
@@ -200,6 +201,8 @@ class PublishedTarget(luigi.Target):
             flush(path)
         self.record.parent.mkdir(parents=True, exist_ok=True)
         with holding(self.record.parent):
+            if holds(folder, self.record, stamped.digest):
+                return
             old = read_record(self.record)
             for name in set(old.files if old else ()) - {path.name for path in files}:
                 drop_journals(folder / Path(name).name)

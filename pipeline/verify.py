@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from models.errors import Mistake
 from pipeline.calibration import Calibration
 from pipeline.outputs.formats import FEATURE
-from pipeline.provenance import RunRecord, sha256_of
+from pipeline.provenance import RunRecord, read_record, sha256_of
 from pipeline.schema import CoarseIndex
 from pipeline.steps.detection_rows import read_detections
 from pipeline.steps.evaluation import Evaluation
@@ -161,6 +161,19 @@ def _check(workspace: Path, path: Path, record: RunRecord) -> Iterator[Damage]:
     if whole:
         for what in _miscounts(workspace, folder, record):
             yield Damage(path, what, _belongings(path))
+    if published:
+        for what in _replaced(path.parent, record):
+            yield Damage(path, what, _belongings(path))
+
+
+def _replaced(runs: Path, record: RunRecord) -> Iterator[str]:
+    """Published results that a result was made from, and in whose place others lie now."""
+    for name, digest in record.inputs.items():
+        # A step about one image names its inputs by task, one about several names them by image.
+        for stamp in (f"{record.image_id}.{name}.json", f"{name}.AggregateImage.json"):
+            made_from = read_record(runs / stamp)
+            if made_from is not None and made_from.digest != digest:
+                yield f"was made from other results than {stamp} tells of"
 
 
 def _faults(path: Path, size: int, sha256: str | None) -> Iterator[str]:

@@ -45,6 +45,7 @@ from pipeline.tasks import (
 )
 from pipeline.tasks.step import one_look
 from pipeline.tiling import read_tile_index
+from pipeline.verify import verify
 
 JUDGED = {"EvaluateImage", "ExportImage", "ReportImage"}
 PUBLISHED = {"AggregateImage", "Submission", "CheckLabels", "SelectTiles"} | JUDGED
@@ -426,6 +427,17 @@ def test_results_of_another_run_are_refused_after_they_were_read(evaluation):
     ):
         publish(evaluation.buildings, "other")
     assert not evaluation.complete()
+
+
+def test_a_page_is_stale_where_another_map_was_published_meanwhile(evaluation):
+    with evaluation.publishing(evaluation.output()):
+        pass
+    assert evaluation.complete()
+    publish(evaluation.buildings, "other")
+    assert evaluation.output().exists() and not evaluation.complete()
+    (damage,) = verify(evaluation.workspace.root).damages
+    assert "made from other results than scene_042.AggregateImage.json" in damage.what
+    assert damage.remake == "EvaluateImage --image-id scene_042"
 
 
 def test_an_input_that_changed_while_it_was_read_is_refused(evaluation):

@@ -242,6 +242,25 @@ def test_published_files_are_complete_with_their_own_stamp_only(tmp_path):
     assert not target.exists()
 
 
+def test_what_an_equal_run_has_published_stays_where_another_reads_it(tmp_path):
+    workspace = Workspace(tmp_path)
+    target = PublishedTarget(workspace.record("a", "AggregateImage"), "one")
+
+    def publish() -> None:
+        with scratch_folder(workspace.output) as scratch:
+            (scratch / "a.csv").write_text("rows")
+            target.publish(scratch, Stopwatch("AggregateImage", "a", "one").record({}, {}))
+
+    publish()
+    files = target.record, tmp_path / "output/a.csv"
+    before = [path.stat().st_ino for path in files]
+    publish()
+    assert [path.stat().st_ino for path in files] == before
+    files[1].unlink()
+    publish()
+    assert target.exists()
+
+
 def test_publishing_that_breaks_off_leaves_nothing_that_counts(tmp_path):
     record = tmp_path / "output" / "runs" / "a.json"
 

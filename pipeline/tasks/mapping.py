@@ -34,6 +34,11 @@ class AggregateImage(ImageStep):
     sections = (settings.Aggregation, settings.Labels)
 
     @property
+    def tiles(self) -> TileImage:
+        """The image's frame, and the windows that detections lie in."""
+        return self.shards[0].tiles
+
+    @property
     def shards(self) -> list[InferShard]:
         """All detections of the image's tiles."""
         return shards_of(self.image_id)
@@ -44,8 +49,8 @@ class AggregateImage(ImageStep):
         return InferLarge(image_id=self.image_id) if settings.LargeBuildings().refine else None
 
     def requires(self) -> list[Step]:
-        """Every shard, the large buildings where they are looked at again, and the thresholds."""
-        return [*self.shards, *([self.large] if self.large else []), calibrated()]
+        """Tiles, every shard, the large buildings where they are looked at again, and the thresholds."""
+        return [self.tiles, *self.shards, *([self.large] if self.large else []), calibrated()]
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -81,7 +86,7 @@ class AggregateImage(ImageStep):
         """Merges the detections across tiles and publishes the buildings."""
         with self.publishing(self.published) as (folder, counts), self.making(self.table) as table:
             counts |= aggregate_image(
-                self.shards[0].tiles.read(),
+                self.tiles.read(),
                 self.shards[0].detections,
                 settings.Labels().names,
                 self.selection,
@@ -206,7 +211,7 @@ class Submission(Step):
             submit(
                 {task.image_id: task.csv for task in self.buildings},
                 self.names,
-                {task.image_id: task.shards[0].tiles.read().grid for task in self.buildings},
+                {task.image_id: task.tiles.read().grid for task in self.buildings},
                 folder / f"submission_{self.split}.zip",
                 settings.Labels().names,
                 self.progress,

@@ -84,7 +84,7 @@ class SelectTiles(RoundStep):
     def inputs(self) -> Mapping[str, Any]:
         """The buildings, and what people have looked at so far."""
         made = {task.image_id: task.digest for task in self.buildings}
-        return made | {"round": self.round} | {str(path): fingerprint(path) for path in self.earlier}
+        return made | {"round": self.round} | {path.parent.name: fingerprint(path) for path in self.earlier}
 
     @property
     def queue(self) -> Path:

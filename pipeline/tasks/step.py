@@ -128,6 +128,15 @@ class Step(luigi.Task):
         """The network that the result comes from, its own or that of its inputs; None where there is none."""
         return next((found for step in self.deps() if (found := step.weights)), None)
 
+    def complete(self) -> bool:
+        """Whether the result is there, and beside published ones what they were made from.
+
+        A map made with other settings replaces the one that an earlier page shows.
+        """
+        with one_look():
+            below = [step for step in self.deps() if _publishes(step)] if _publishes(self) else []
+            return super().complete() and all(step.complete() for step in below)
+
     def progress(self, fraction: float, message: str) -> None:
         """Shows how far the step is, what it does, and how long it will take.
 
