@@ -114,6 +114,29 @@ def test_chips_lie_on_the_map(first):
     assert np.abs(np.subtract(corner, expected)).max() < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("task", "out", "says"),
+    [
+        ("ReviewRound", 0, "ReviewRound(round=3): round 1 has not gone out. Out so far: none. ReviewRound "),
+        ("ReviewRound", 1, "round 2 has not gone out. Out so far: 1. ReviewRound --round 2 hands it out."),
+        ("ExportReview", 1, "round 2 has not gone out"),
+        ("ImportReview", 2, "round 3 has not gone out. Out so far: 1, 2."),
+    ],
+)  # fmt: skip
+def test_a_round_that_cannot_be_yet_is_refused_before_anything_is_made(tmp_path, task, out, says):
+    for number in range(1, out + 1):
+        folder = tmp_path / "review" / f"round_{number:03d}"
+        folder.mkdir(parents=True)
+        (folder / "round.json").touch()
+    image = tmp_path / "input" / "review" / "images" / "scene_007.tif"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    before = set(tmp_path.rglob("*"))
+    process = run_luigi(tmp_path, task, "--round", "3")
+    assert process.returncode != 0 and says in process.stdout and "Traceback" not in process.stdout
+    assert set(tmp_path.rglob("*")) == before and tasks_run(process) == []
+
+
 @pytest.mark.timeout(600)
 def test_what_comes_back_is_learnt_from(second):
     workspace, ran = second

@@ -465,6 +465,15 @@ def test_only_what_can_be_made_again_is_replaced(evaluation, workspace, kind, st
     assert (folder / "returned" / "asha.json").exists() is stays
 
 
+def test_a_round_is_made_of_every_image_that_it_shows_or_compares(workspace):
+    for name in ("images/scene_041.tif", "labels/scene_041.geojson"):
+        (workspace / "input/test" / name).write_text("sorts before the others")
+    before = ExportReview(round=1).digest
+    image = workspace / "input/test/images/scene_041.tif"
+    os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
+    assert ExportReview(round=1).digest != before
+
+
 def test_a_round_that_people_work_at_is_never_stale(workspace):
     before = [task(round=1).output().path for task in (ExportReview, ReviewRound)]
     get_config().set("Tiling", "tile_size", "512")

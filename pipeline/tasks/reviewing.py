@@ -35,7 +35,7 @@ from pipeline.tasks.learning import LoadLabels
 from pipeline.tasks.mapping import AggregateImage
 from pipeline.tasks.selecting import RoundStep, SelectTiles, held_out_of, versions_to_fuse
 from pipeline.tasks.sources import SourceLabels
-from pipeline.tasks.step import Step
+from pipeline.tasks.step import Step, digests
 
 logger = logging.getLogger("luigi-interface")
 
@@ -62,7 +62,15 @@ class ExportReview(RoundStep):
 
     def requires(self) -> list[Step]:
         """The tiles, the labels there are, and what is compared between rounds."""
+        self.check_out(*range(1, self.round))
         return [self.tiles, *self.evaluation, *self.labels.values()]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The tiles, and by image its buildings and its labels."""
+        found = [(task.image_id, task.digest) for task in (*self.tiles.buildings, *self.evaluation)]
+        labels = [(image_id, task.digest) for image_id, task in self.labels.items()]
+        return digests(self.tiles) | {"buildings": dict(found), "labels": dict(labels)}
 
     def output(self) -> luigi.LocalTarget:
         """What went out."""
@@ -171,6 +179,7 @@ class FetchReview(RoundStep):
 
     def requires(self) -> ExportReview:
         """What went out."""
+        self.check_out(self.round)
         return ExportReview(round=self.round)
 
     @property
@@ -225,6 +234,7 @@ class ImportReview(RoundStep):
 
     def requires(self) -> list[RoundStep]:
         """What went out, and what is on a Label Studio server."""
+        self.check_out(self.round)
         return [ExportReview(round=self.round), *self._fetched]
 
     @property
@@ -287,6 +297,11 @@ class ImportReview(RoundStep):
 
 class ReviewRound(RoundStep):
     """A round in one command: takes back what is out, learns from it, reports, hands out the next."""
+
+    def requires(self) -> list[Step]:
+        """Nothing: what is imported decides what there is to learn from."""
+        self.check_out(*range(1, self.round))
+        return []
 
     def output(self) -> luigi.LocalTarget:
         """The numbers of all rounds so far."""

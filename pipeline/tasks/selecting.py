@@ -46,18 +46,38 @@ class RoundStep(Step):
         """Ids of the images that people look at.
 
         Raises:
-            SettingsError: there are none, or there is no such round.
+            SettingsError: there are none.
         """
         found: list[str] = list(settings.Review().images)
         found = found or self.workspace.images_of("review") or self.workspace.images_of("training")
-        if not found or self.round < 1:
+        if not found:
             raise SettingsError(
-                "nothing to look at" if not found else "rounds count from 1",
-                where="[Review] images" if not found else "round",
-                found=found or self.round,
-                remedy="Put images into input/review, or name some." if not found else "Begin with 1.",
+                "nothing to look at",
+                where="[Review] images",
+                found=found,
+                remedy="Put images into input/review, or name some.",
             )
         return found
+
+    def check_out(self, *numbers: int) -> None:
+        """Checks that rounds have gone out, before anything is made that needs them.
+
+        Raises:
+            SettingsError: one has not, or this one is no round.
+        """
+        if self.round < 1:
+            raise SettingsError(
+                "rounds count from 1", where="round", found=self.round, remedy="Begin with 1."
+            )
+        folders = self.workspace.rounds
+        out = [int(folder.name[len("round_") :]) for folder in folders if (folder / "round.json").is_file()]
+        if missing := sorted(set(numbers) - set(out)):
+            raise SettingsError(
+                f"round {missing[0]} has not gone out",
+                where=self,
+                remedy=f"Out so far: {', '.join(map(str, out)) or 'none'}. "
+                f"ReviewRound --round {missing[0]} hands it out.",
+            )
 
     @property
     def earlier(self) -> list[Path]:
