@@ -24,6 +24,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import luigi
 
@@ -31,7 +32,7 @@ from pipeline.atomic import flush, holding, write_atomic
 from pipeline.errors import SettingsError
 from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, URL_PREFIXES, files_in, named
 from pipeline.provenance import RunRecord, facts_of, read_record
-from pipeline.untouched import drop_journals, stamp_of
+from pipeline.untouched import drop_journals
 
 _ROUND = re.compile(r"round_(0[0-9]{2}|[1-9][0-9]{2,})")
 
@@ -243,32 +244,33 @@ def _size(path: Path) -> int | None:
 
 
 class ReturnedTarget(luigi.Target):
-    """What people handed back, complete when every file of it has been read as it is now.
+    """What people handed back, complete when all there is has been read as it is now.
 
     Args:
-        imported: JSON whose `files` are sizes and modification times of what was read.
-        folder: what was handed back.
-        suffixes: of files that count.
+        imported: JSON that tells of what was read, and of the images whose label files lie beside it.
+        there: what there is to read, in the words of that JSON.
     """
 
-    def __init__(self, imported: Path, folder: Path, suffixes: tuple[str, ...]):
-        self.imported, self.folder, self.suffixes = imported, folder, suffixes
+    def __init__(self, imported: Path, there: Callable[[], dict[str, Any]]):
+        self.imported, self.there = imported, there
 
     def exists(self) -> bool:
-        """Whether nothing was handed back since."""
+        """Whether nothing was handed back since, and the labels that came of it are there."""
         try:
-            read = json.loads(self.imported.read_bytes())["files"]
+            read = json.loads(self.imported.read_bytes())
+            labels = [self.imported.with_name("labels") / f"{name}.gpkg" for name in read["versions"]]
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        return read == {path.name: stamp_of(path) for path in files_in(self.folder, self.suffixes)}
+        same = all(read.get(name) == now for name, now in self.there().items())
+        return same and all(path.is_file() for path in labels)
 
 
 class FetchedTarget(luigi.Target):
     """A file fetched from a server, complete while the server holds what it held then.
 
     Args:
-        path: the file.
-        ask: what the server holds now, in few words that change when it does.
+        path: the file; none while the server holds nothing.
+        ask: what the server holds now, in few words that change when it does; '' for nothing.
     """
 
     def __init__(self, path: Path, ask: Callable[[], str]):
@@ -277,7 +279,8 @@ class FetchedTarget(luigi.Target):
 
     def exists(self) -> bool:
         """Whether there is nothing new to fetch; asks the server."""
-        return self.path.is_file() and self._told.is_file() and self._told.read_text() == self.ask()
+        told = self.ask()
+        return self._told.is_file() and self._told.read_text() == told and self.path.is_file() == bool(told)
 
     def write(self, content: str, told: str) -> None:
         """Puts what was fetched in place.
@@ -287,7 +290,10 @@ class FetchedTarget(luigi.Target):
             told: by `ask`, before the content was fetched: what comes in between is then fetched next time.
         """
         self._told.unlink(missing_ok=True)
-        write_atomic(self.path, content)
+        if told:
+            write_atomic(self.path, content)
+        else:
+            self.path.unlink(missing_ok=True)
         write_atomic(self._told, told)
 
 

@@ -15,7 +15,7 @@ import pyogrio
 import pytest
 import shapely
 from test_graph import SETTINGS, run_luigi, tasks_run
-from test_review import GRID, LEFT, ROUND, proposals
+from test_review import GRID, LEFT, RIGHT, ROUND, proposals
 from test_review import edit as edit_with
 
 from models.weights import weights_digest
@@ -24,7 +24,7 @@ from pipeline.errors import ArtifactError
 from pipeline.frames import px_to_crs, window_box
 from pipeline.review.corrected import read_marks
 from pipeline.review.qgis import write_qgis
-from pipeline.review.records import Round
+from pipeline.review.records import QueuedTile, Round
 from pipeline.sample import SceneSpec, write_scene
 from pipeline.schema import Pair, PairIndex, Window
 from pipeline.split import split_pairs
@@ -235,6 +235,19 @@ def test_what_comes_late_is_read_by_the_same_command_and_outlasts_the_next_impor
     labels = pyogrio.read_dataframe(second_round / "labels" / "scene_007.gpkg", layer="labels")
     assert set(labels["round"]) <= {2}, "what baraka rejected has come back"
 
+    last = first_round / "returned" / "last.gpkg"
+    shutil.copy(first_round / "qgis" / "scene_007.gpkg", last)
+    edit(last)
+    with closing(sqlite3.connect(last)) as connection:
+        connection.execute("UPDATE tiles SET reviewer = 'neema', finished_at = '2101-01-01T00:00:00Z'")
+        connection.commit()
+    process = run_luigi(copy, "ReviewRound", "--round", "3")
+    assert process.returncode == 0, process.stdout
+    ran = tasks_run(process)
+    assert set(ran[: ran.index("LoadLabels")]) == {"ReviewRound", "ImportReview"} and "TrainMaskRCNN" in ran
+    joined = pyogrio.read_dataframe(second_round / "labels" / "scene_007.gpkg", layer="labels")
+    assert len(joined) > len(labels) and set(joined["person"]) == {"amina"}, "baraka had rejected all"
+
 
 @pytest.mark.timeout(600)
 def test_people_calibrate_given_weights(second):
@@ -351,52 +364,61 @@ TWO_IMAGES = ROUND.model_copy(
 
 
 class Returns:
-    """A round of two images that is out, and what people hand back of it."""
+    """A round that is out, and what people hand back of it."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.store = folder, open_versions("", folder / "versions")
-        (folder / "returned").mkdir()
+    def __init__(self, workspace: Path, round_: Round = TWO_IMAGES):
+        self.store, self.round = open_versions("", workspace / "review" / "versions"), round_
+        self.folder = workspace / "review" / f"round_{round_.round:03d}"
+        (self.folder / "returned").mkdir(parents=True)
+        (self.folder / "round.json").write_text(round_.model_dump_json())
         version = Version("proposals-001", "proposed", "proposals-001", 1, "2026-01-01T00:00:00+00:00")
-        for image_id in TWO_IMAGES.grids:
+        for image_id in round_.grids:
             self.store.add(image_id, version, proposals())
 
-    def hand_back(self, image_id: str, day: int, rejected: int) -> Path:
-        """A file in which somebody has rejected the first buildings of an image's tile."""
+    def hand_back(self, image_id: str, day: int, *rejected: int) -> Path:
+        """A file in which somebody has rejected buildings of an image's tile."""
         path = self.folder / "returned" / f"{image_id}_{day}.gpkg"
-        write_qgis(path, 1, image_id, GRID, proposals(), TWO_IMAGES.tiles[:1], TWO_IMAGES.categories)
+        ids = ", ".join(map(str, rejected))
+        write_qgis(
+            path, self.round.round, image_id, GRID, proposals(), self.round.tiles[:1], self.round.categories
+        )
         edit_with(
             path,
             f"UPDATE tiles SET status = 'done', finished_at = '2026-02-{day:02d}T00:00:00Z'",
-            f"UPDATE buildings SET status = 'rejected' WHERE building_id <= {rejected}",
+            f"UPDATE buildings SET status = 'rejected' WHERE building_id IN ({ids})",
         )
         return path
 
-    def take_in(self, progress=silent) -> dict[str, str]:
+    def take_in(self, progress=silent, earlier=()) -> dict[str, str]:
         """The version of each image's labels, as ImportReview leaves them."""
-        files, labels = sorted((self.folder / "returned").iterdir()), settings.Labels()
-        now = "2026-03-01T00:00:00+00:00"
-        imported, _ = import_round(TWO_IMAGES, files, self.store, labels, {}, self.folder, now, progress)
+        labels, now = settings.Labels(), "2026-03-01T00:00:00+00:00"
+        imported, _ = import_round(self.folder, earlier, self.store, labels, now, progress)
         (self.folder / "imported.json").write_text(imported.model_dump_json())
         return imported.versions
 
     def labels(self) -> dict[str, int]:
         """Buildings in the label file of each image that has one."""
+        return {image_id: len(rows) for image_id, rows in self.rows().items()}
+
+    def rows(self) -> dict[str, set[int]]:
+        """By image, the proposals in its label file."""
         paths = (self.folder / "labels").iterdir()
-        return {path.stem: len(pyogrio.read_dataframe(path, layer="labels")) for path in paths}
+        parents = {path.stem: pyogrio.read_dataframe(path, layer="labels")["parent"] for path in paths}
+        return {name: {int(parent.rpartition(":")[2]) for parent in rows} for name, rows in parents.items()}
 
 
 @pytest.fixture
 def returns(tmp_path) -> Returns:
     """A round that amina has answered for one image."""
     returns = Returns(tmp_path)
-    returns.hand_back("a", 1, rejected=0)
+    returns.hand_back("a", 1)
     return returns
 
 
 def test_a_file_taken_back_takes_its_labels_along(returns):
     (before,) = returns.take_in().values()
     assert returns.labels() == {"a": 4}
-    baraka = [returns.hand_back("a", 2, rejected=3), returns.hand_back("b", 2, rejected=1)]
+    baraka = [returns.hand_back("a", 2, 1, 2, 3), returns.hand_back("b", 2, 1)]
     returns.take_in()
     assert returns.labels() == {"a": 1, "b": 3}
     for path in baraka:
@@ -415,7 +437,7 @@ def test_the_same_read_again_is_not_written_again(returns):
 
 def test_a_killed_import_leaves_no_labels_of_another_version(returns):
     returns.take_in()
-    baraka = [returns.hand_back("a", 2, rejected=3), returns.hand_back("b", 2, rejected=1)]
+    baraka = [returns.hand_back("a", 2, 1, 2, 3), returns.hand_back("b", 2, 1)]
 
     def kill(share: float, _: str) -> None:
         if share:
@@ -436,12 +458,60 @@ def test_labels_of_a_version_that_an_import_kept_and_never_wrote_are_written(ret
         path: path.read_bytes()
         for path in (returns.folder / "imported.json", *returns.folder.glob("labels/*"))
     }
-    returns.hand_back("a", 2, rejected=3)
+    returns.hand_back("a", 2, 1, 2, 3)
     returns.take_in()
     for path, content in there.items():
         path.write_bytes(content)
     returns.take_in()
     assert returns.labels() == {"a": 1}
+
+
+# What comes late ----------------------------------------------------------------------------------------
+
+
+def one_tile(number: int, tile: QueuedTile) -> Round:
+    return ROUND.model_copy(update={"round": number, "tiles": [tile]})
+
+
+def test_what_comes_back_of_a_round_before_the_last_is_joined_and_not_forgotten(tmp_path):
+    """Round 2 went out before round 1 came back, and came back first."""
+    first, second = Returns(tmp_path, one_tile(1, LEFT)), Returns(tmp_path, one_tile(2, RIGHT))
+    second.hand_back("a", 1, 5)
+
+    def imported(number: int) -> list[str]:
+        process = run_luigi(tmp_path, "ImportReview", "--round", str(number))
+        assert process.returncode == 0, process.stdout
+        if number == 1:
+            assert "ImportReview --round 2, or the next ReviewRound, joins this" in process.stdout
+        return tasks_run(process)
+
+    assert imported(2) == ["ImportReview"] and second.rows() == {"a": {3}}
+    first.hand_back("a", 2, 1)
+    assert imported(1) == ["ImportReview"] and second.rows() == {"a": {3}}
+    assert imported(2) == ["ImportReview"] and second.rows() == {"a": {2, 3, 4}}
+    assert set(read_marks(second.folder / "labels/a.gpkg").reviewed) == {LEFT.window, RIGHT.window}
+    assert imported(2) == []
+    first.hand_back("a", 3, 2)
+    assert set(imported(2)) == {"ImportReview"} and second.rows() == {"a": {1, 3, 4}}
+    (second.folder / "labels" / "a.gpkg").unlink()
+    assert imported(2) == ["ImportReview"] and second.rows() == {"a": {1, 3, 4}}
+
+
+def test_what_comes_late_of_a_round_between_is_no_earlier_version(tmp_path):
+    far = LEFT.model_copy(update={"tile_id": "r0009_c0009", "window": Window(1100, 800, 300, 300)})
+    rounds = [Returns(tmp_path, one_tile(*told)) for told in enumerate((LEFT, RIGHT, far), start=1)]
+    for returns, rejected in zip(rounds, (1, 5, 6), strict=True):
+        returns.hand_back("a", 1, rejected)
+    paths = [returns.folder / "imported.json" for returns in rounds]
+
+    def all_in() -> set[int]:
+        for place, returns in enumerate(rounds):
+            returns.take_in(earlier=paths[:place])
+        return rounds[-1].rows()["a"]
+
+    assert all_in() == {2, 3, 4}
+    rounds[1].hand_back("a", 2)
+    assert all_in() == {2, 3, 4, 5}
 
 
 def test_numbers_of_a_round_that_cannot_be_read_are_said_so(tmp_path):

@@ -289,6 +289,16 @@ def test_a_fetch_that_breaks_off_is_fetched_again(tmp_path):
     assert target.exists()
 
 
+def test_nothing_on_the_server_is_no_file(tmp_path):
+    told = ["two"]
+    target = FetchedTarget(tmp_path / "a.json", lambda: told[0])
+    target.write("content", "two")
+    told[0] = ""
+    assert not target.exists(), "all is deleted there"
+    target.write("[]", "")
+    assert target.exists() and not (tmp_path / "a.json").exists()
+
+
 def test_what_is_no_longer_published_goes(tmp_path):
     record = tmp_path / "output" / "runs" / "a.json"
     for digest, names in (("00000001", ("a.csv", "a.fgb")), ("00000002", ("a.csv",))):

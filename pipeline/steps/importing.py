@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import geopandas
-import numpy as np
-import pyogrio
 from pydantic import Field
 
-from pipeline.atomic import atomic
 from pipeline.errors import ArtifactError, SourceError
-from pipeline.review.changes import Change, RoundNumbers, changes_of, number_round
-from pipeline.review.corrected import Marks, Origin, correct, corrected_ground, with_late, write_corrected
-from pipeline.review.deciding import decide, last_reviews
-from pipeline.review.proposals import pixels_of, source_of
+from pipeline.review.changes import Change, RoundNumbers, number_round
+from pipeline.review.corrected import Marks, read_marks
+from pipeline.review.deciding import last_reviews
 from pipeline.review.records import Round, TileReview
-from pipeline.review.returned import read_returned
+from pipeline.review.returned import read_returned, returned_files
 from pipeline.schema import Artifact, Versioned, Window
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
-from pipeline.stores.versions import Version, VersionStore
-from pipeline.untouched import drop_journals, stamp_of, with_log
+from pipeline.steps.correcting import Earlier, correct_labels, read_answers, write_labels
+from pipeline.stores.versions import VersionStore
+from pipeline.untouched import stamp_of, with_log
 
 
 class ReviewedTile(Artifact):
@@ -42,19 +39,12 @@ class Imported(Versioned):
     round: int = Field(ge=1)
     files: dict[str, list[int]]
     """Size and modification time of every file that was read, by name."""
+    earlier: dict[str, str] = Field(default_factory=dict)
+    """By image, the version of its labels as earlier rounds had left them, which is joined to this one's."""
     imported_at: str
     tiles: list[ReviewedTile]
     versions: dict[str, str]
     """By image, the version of its corrected labels."""
-
-
-class Earlier(NamedTuple):
-    """What earlier rounds say of one image."""
-
-    reviewed: list[Window]
-    held_out: list[Window]
-    version: str | None = None
-    """Of its labels as the rounds before this one have left them; None where they have not touched them."""
 
 
 def read_round(path: Path) -> Round:
@@ -125,27 +115,23 @@ def _read(path: Path, kind: Any, remedy: str) -> Any:
 
 
 def import_round(
-    round_: Round,
-    files: Sequence[Path],
+    folder: Path,
+    earlier: Sequence[Path],
     store: VersionStore,
     labels: Labels,
-    earlier: Mapping[str, Earlier],
-    folder: Path,
     imported_at: str,
     progress: Progress = silent,
 ) -> tuple[Imported, RoundNumbers]:
-    """Writes `labels/<image>.gpkg`, and `areas/<image>.gpkg` where labels are not complete everywhere.
+    """Reads what people handed back: labels of every image in it, what was read, and numbers.
 
-    Those of images of which nothing is there any more go. `imported.json` goes first: where it is, they hold
+    Files of images of which nothing is there any more go. `imported.json` goes first: where it is, they hold
     the versions that it names.
 
     Args:
-        round_: as it went out.
-        files: what people handed back.
+        folder: of the round.
+        earlier: `imported.json` of the rounds before, as far as they came back, in their order.
         store: keeps the corrected labels as versions.
         labels: the settings that name categories and their spellings.
-        earlier: by image.
-        folder: of the round.
         imported_at: this moment.
         progress: told before each image.
 
@@ -153,6 +139,8 @@ def import_round(
         SourceError: nothing was handed back, or no tile in it is finished.
         LabelError: a file cannot be read, or is of another round.
     """
+    round_, files = read_round(folder / "round.json"), returned_files(folder / "returned")
+    there = what_there_is(folder, earlier)
     reviews = [review for path in files for review in read_returned(path, round_)]
     if not reviews:
         raise SourceError(
@@ -162,40 +150,64 @@ def import_round(
             remedy="Put the edited GeoPackage (tiles set to done), Label Studio's JSON export or COCO there.",
         )
     deciding, agreements = last_reviews(reviews)
-    name = f"round_{round_.round:03d}-{_digest(files)}"
-    changes: list[Change] = []
+    held, name = _withdraw(folder / "imported.json"), f"round_{round_.round:03d}-{_digest(files)}"
     versions: dict[str, str] = {}
-    held = _withdraw(folder / "imported.json")
-    images = sorted({review.image_id for review in deciding})
-    for number, image_id in enumerate(images):
+    changes: list[Change] = []
+    images = {image_id: list(mine) for image_id, mine in groupby(deciding, lambda review: review.image_id)}
+    for number, (image_id, mine) in enumerate(images.items()):
         progress(number / len(images), f"importing {image_id}, {number + 1}/{len(images)}")
-        mine = [review for review in deciding if review.image_id == image_id]
-        versions[image_id], brought = _import_image(
-            image_id, mine, round_, store, labels, earlier, folder, name, imported_at, held.get(image_id)
-        )
-        changes += brought
+        answers = read_answers(image_id, mine, round_, store)
+        before = _earlier(image_id, earlier, round_)
+        corrected = correct_labels(image_id, answers, before, round_, name, imported_at, store)
+        store.add(image_id, corrected.version, corrected.rows)
+        write_labels(image_id, corrected, held.get(image_id), folder, labels, store)
+        versions[image_id] = corrected.version.name
+        changes += answers.changes()
     for path in [*folder.glob("labels/*.gpkg"), *folder.glob("areas/*.gpkg")]:
         if path.stem not in versions:
             path.unlink()
-    windows = {(tile.image_id, tile.tile_id): tile.window for tile in round_.tiles}
-    imported = Imported(
-        round=round_.round,
-        files={path.name: stamp_of(path) for path in files},
-        imported_at=imported_at,
-        tiles=[
-            ReviewedTile(
-                image_id=review.image_id,
-                tile_id=review.tile_id,
-                window=windows[review.image_id, review.tile_id],
-                person=review.person,
-            )
-            for review in deciding
-        ],
-        versions=versions,
-    )
+    tiles = _reviewed_tiles(deciding, round_)
+    imported = Imported(round=round_.round, **there, imported_at=imported_at, tiles=tiles, versions=versions)
     seconds = [review.seconds for review in deciding]
     people = {review.person for review in reviews}
     return imported, number_round(round_.round, changes, seconds, people, agreements, round_.categories)
+
+
+def what_there_is(folder: Path, earlier: Iterable[Path]) -> dict[str, Any]:
+    """What there is to read, as `imported.json` tells it of what was read.
+
+    Args:
+        folder: of the round.
+        earlier: `imported.json` of the rounds before, in their order.
+    """
+    files = {path.name: stamp_of(path) for path in returned_files(folder / "returned")}
+    return {"files": files, "earlier": versions_of(earlier)}
+
+
+def versions_of(imported: Iterable[Path]) -> dict[str, str]:
+    """By image, the version of its labels as these rounds have left them, each after the one before."""
+    return {image_id: name for path in imported for image_id, name in read_imported(path).versions.items()}
+
+
+def _earlier(image_id: str, earlier: Sequence[Path], round_: Round) -> Earlier:
+    """What earlier rounds say of an image."""
+    for path in reversed(earlier):
+        if version := read_imported(path).versions.get(image_id):
+            return Earlier(read_marks(path.with_name("labels") / f"{image_id}.gpkg"), version)
+    return Earlier(Marks([], round_.held_out.get(image_id, [])))
+
+
+def _reviewed_tiles(reviews: Iterable[TileReview], round_: Round) -> list[ReviewedTile]:
+    windows = {(tile.image_id, tile.tile_id): tile.window for tile in round_.tiles}
+    return [
+        ReviewedTile(
+            image_id=review.image_id,
+            tile_id=review.tile_id,
+            window=windows[review.image_id, review.tile_id],
+            person=review.person,
+        )
+        for review in reviews
+    ]
 
 
 def _withdraw(imported: Path) -> dict[str, str]:
@@ -214,61 +226,3 @@ def _digest(files: Iterable[Path]) -> str:
         hashlib.sha256(b"".join(part.read_bytes() for part in with_log(path))).hexdigest() for path in files
     )
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
-
-
-def _import_image(
-    image_id: str,
-    reviews: Sequence[TileReview],
-    round_: Round,
-    store: VersionStore,
-    labels: Labels,
-    earlier: Mapping[str, Earlier],
-    folder: Path,
-    name: str,
-    imported_at: str,
-    held: str | None,
-) -> tuple[str, list[Change]]:
-    """Keeps the corrected labels of one image; returns their version and what was changed.
-
-    Files that hold this version already stay as they are: what was learnt from them is not learnt again.
-    """
-    grid, proposals, base = round_.grids[image_id], round_.proposals[image_id], round_.bases.get(image_id)
-    rows = store.read(image_id, proposals)
-    polygons = pixels_of(rows, grid)
-    windows = {tile.tile_id: tile.window for tile in round_.tiles if tile.image_id == image_id}
-    verdicts = decide(rows, polygons, reviews, windows)
-    corrected = correct(rows, base, verdicts, grid, Origin(proposals, round_.round, imported_at))
-    before = earlier.get(image_id, Earlier([], round_.held_out.get(image_id, [])))
-    if before.version and before.version != base:
-        # Somebody answered an earlier round after this one had gone out.
-        name = f"{name}-{before.version.rpartition('-')[2]}"
-        told = store.read(image_id, base) if base else None
-        looked_at = [windows[review.tile_id] for review in reviews]
-        corrected = with_late(corrected, told, store.read(image_id, before.version), looked_at, grid)
-    marks = Marks([*before.reviewed, *(windows[review.tile_id] for review in reviews)], before.held_out)
-    known = {version.name: version for version in store.versions(image_id)}
-    base_ground = known[base].ground if base else None
-    ground = corrected_ground(base_ground, base is not None, marks.reviewed, grid)
-    version = Version(name, "reviewed", name, round_.round, imported_at, ground)
-    store.add(image_id, version, corrected)
-    files = {kind: folder / kind / f"{image_id}.gpkg" for kind in ("labels", "areas")}
-    spellings = {category: texts[0] if texts else category for category, texts in labels.categories.items()}
-    for path in files.values():
-        path.parent.mkdir(exist_ok=True)
-    if held != name or not files["labels"].is_file():
-        with atomic(files["labels"]) as scratch:
-            kept = store.read(image_id, name)
-            write_corrected(scratch, kept, marks, labels.condition_attribute, spellings)
-            drop_journals(files["labels"])
-    if ground is None:
-        files["areas"].unlink(missing_ok=True)
-    elif held != name or not files["areas"].is_file():
-        frame = geopandas.GeoDataFrame(geometry=[ground], crs=grid.crs)
-        with atomic(files["areas"]) as scratch:
-            pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG")
-            drop_journals(files["areas"])
-    known_rows = {
-        int(row["row_id"]): row | {"source": source_of(row), "polygon_px": polygon}
-        for row, polygon in zip(rows.to_dict("records"), polygons, strict=True)
-    }
-    return name, changes_of(verdicts, known_rows, float(np.mean(grid.ground_m_per_px)))

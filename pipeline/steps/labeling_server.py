@@ -41,7 +41,7 @@ def upload_round(folder: Path, url: str, title: str) -> int:
 
 
 def annotated(url: str, project: int) -> str:
-    """Which tasks of a project are annotated, how often, and when last: changes with every annotation.
+    """Which tasks of a project are annotated, how often, and when last; '' where none is.
 
     Raises:
         SettingsError, SourceError: as `upload_round`.
@@ -52,7 +52,8 @@ def annotated(url: str, project: int) -> str:
         told = [(task.id, task.total_annotations, str(task.updated_at)) for task in asked]
     except _failures() as error:
         raise _refused(url, error) from error
-    return orjson.dumps(sorted(one for one in told if one[1])).decode()
+    done = sorted(one for one in told if one[1])
+    return orjson.dumps(done).decode() if done else ""
 
 
 def download_reviews(url: str, project: int) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +18,20 @@ from pipeline.inputs import fingerprint
 from pipeline.labels import read_area
 from pipeline.raster import Imagery
 from pipeline.review.changes import RoundsReport
-from pipeline.review.corrected import read_marks
 from pipeline.review.page import render_rounds
 from pipeline.review.proposals import propose
 from pipeline.review.records import Queue, Round
-from pipeline.review.returned import SUFFIXES, returned_files
+from pipeline.review.returned import returned_files
 from pipeline.seams import MergeRules
 from pipeline.steps.checking import now
-from pipeline.steps.importing import Earlier, import_round, read_imported, read_numbers, read_round
+from pipeline.steps.importing import (
+    import_round,
+    read_imported,
+    read_numbers,
+    read_round,
+    versions_of,
+    what_there_is,
+)
 from pipeline.steps.judging import Truth, fuse_versions, score_versions
 from pipeline.steps.labeling_server import annotated, download_reviews, upload_round
 from pipeline.steps.outgoing import Proposed, export_round
@@ -238,19 +245,33 @@ class ImportReview(RoundStep):
         return [ExportReview(round=self.round), *self._fetched]
 
     @property
+    def _before(self) -> list[ImportReview]:
+        """The last round before that was answered; its labels hold what the others before it brought."""
+        earlier = (ImportReview(round=number) for number in range(self.round - 1, 0, -1))
+        return list(islice((task for task in earlier if task.answered), 1))
+
+    @property
+    def answered(self) -> bool:
+        """Whether something came back of the round."""
+        return self.output().imported.is_file() or bool(returned_files(self.returned))
+
+    @property
     def _fetched(self) -> list[FetchReview]:
-        fetched = FetchReview(round=self.round)
-        return [fetched] if fetched.project is not None else []
+        """Of this round, and of those since the last that was answered: by now they may be."""
+        last = max((task.round for task in self._before), default=0)
+        asked = [FetchReview(round=number) for number in range(last + 1, self.round + 1)]
+        return [fetched for fetched in asked if fetched.project is not None]
 
     def complete(self) -> bool:
-        """Whether all that came back has been read, and nothing new is on the server."""
-        return all(task.complete() for task in self._fetched) and super().complete()
+        """Whether all that came back up to this round has been read, and nothing new is on the server."""
+        return all(task.complete() for task in (*self._before, *self._fetched)) and super().complete()
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """What went out and what came back, and nothing that the corrections themselves will change."""
         files = [self.place / "round.json", *returned_files(self.returned)]
-        return {path.name: fingerprint(path) for path in files if path.is_file()}
+        read = {path.name: fingerprint(path) for path in files if path.is_file()}
+        return read | {"earlier": versions_of(self.earlier)}
 
     @property
     def weights(self) -> None:
@@ -264,19 +285,17 @@ class ImportReview(RoundStep):
 
     def output(self) -> ReturnedTarget:
         """What was read."""
-        return ReturnedTarget(self.place / "imported.json", self.returned, SUFFIXES)
+        return ReturnedTarget(self.place / "imported.json", lambda: what_there_is(self.place, self.earlier))
 
-    def run(self) -> None:
-        """Reads what was returned."""
-        round_ = read_round(self.place / "round.json")
+    def run(self) -> Iterator[list[ImportReview]]:
+        """Reads what was returned, once what was returned of earlier rounds is read."""
+        yield self._before
         with self._watched(self.place) as (counts, finished):
             imported, numbers = import_round(
-                round_,
-                returned_files(self.returned),
+                self.place,
+                self.earlier,
                 open_workspace_versions(self.workspace),
                 settings.Labels(),
-                {image_id: marks for image_id in round_.proposals if (marks := self._earlier(image_id))},
-                self.place,
                 now(),
                 self.progress,
             )
@@ -285,14 +304,9 @@ class ImportReview(RoundStep):
             for name, content in made.items():  # the last says that all is there
                 write_atomic(self.place / name, content.model_dump_json(indent=1))
         logger.info("%s\n%s", self, numbers.table())
-
-    def _earlier(self, image_id: str) -> Earlier | None:
-        """What earlier rounds say of an image; None where they say nothing."""
-        for path in reversed(self.earlier):
-            labels = path.with_name("labels") / f"{image_id}.gpkg"
-            if labels.is_file():
-                return Earlier(*read_marks(labels), read_imported(path).versions[image_id])
-        return None
+        if (newest := self.rounds_with("imported.json")[-1]) > self.round:
+            told = "%s: ImportReview --round %d, or the next ReviewRound, joins this to the labels since"
+            logger.warning(told, self, newest)
 
 
 class ReviewRound(RoundStep):

@@ -69,8 +69,7 @@ class RoundStep(Step):
             raise SettingsError(
                 "rounds count from 1", where="round", found=self.round, remedy="Begin with 1."
             )
-        folders = self.workspace.rounds
-        out = [int(folder.name[len("round_") :]) for folder in folders if (folder / "round.json").is_file()]
+        out = self.rounds_with("round.json")
         if missing := sorted(set(numbers) - set(out)):
             raise SettingsError(
                 f"round {missing[0]} has not gone out",
@@ -82,8 +81,13 @@ class RoundStep(Step):
     @property
     def earlier(self) -> list[Path]:
         """What came back of earlier rounds, as far as it did."""
-        rounds = [self.workspace.round_folder(number) / "imported.json" for number in range(1, self.round)]
-        return [path for path in rounds if path.is_file()]
+        numbers = [number for number in self.rounds_with("imported.json") if number < self.round]
+        return [self.workspace.round_folder(number) / "imported.json" for number in numbers]
+
+    def rounds_with(self, name: str) -> list[int]:
+        """Numbers of the rounds whose folders hold a file of this name, from the first on."""
+        folders = [folder for folder in self.workspace.rounds if (folder / name).is_file()]
+        return [int(folder.name.removeprefix("round_")) for folder in folders]
 
 
 class SelectTiles(RoundStep):
