@@ -45,6 +45,11 @@ def stamp_of(path: Path) -> list[int]:
     return [sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)]
 
 
+def is_journal(path: Path) -> bool:
+    """Whether the file is what SQLite keeps beside another."""
+    return path.name.endswith(_JOURNAL_SUFFIXES)
+
+
 def drop_journals(path: Path) -> None:
     """Removes what SQLite keeps beside a file that is about to be replaced, and would replay on the next."""
     for suffix in _JOURNAL_SUFFIXES:

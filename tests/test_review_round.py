@@ -497,6 +497,28 @@ def test_what_comes_back_of_a_round_before_the_last_is_joined_and_not_forgotten(
     assert imported(2) == ["ImportReview"] and second.rows() == {"a": {1, 3, 4}}
 
 
+def test_what_cannot_be_read_is_told_of_whenever_it_comes(tmp_path):
+    returns = Returns(tmp_path, one_tile(1, LEFT))
+    folder = returns.folder / "returned"
+
+    def told() -> list[str]:
+        process = run_luigi(tmp_path, "ImportReview", "--round", "1")
+        assert "Traceback" not in process.stdout
+        return [line for line in process.stdout.splitlines() if "ImportReview(round=1): " in line]
+
+    (folder / "buildings.geojson").write_text("{}")
+    assert any("no finished tile has come back (found ['buildings.geojson'])" in line for line in told())
+    returns.hand_back("a", 1)
+    (folder / ".buildings.geojson.swp").touch()
+    (folder / "a_1.gpkg-wal").touch()
+    assert any(line.endswith("no .gpkg or .json out of its archive: buildings.geojson") for line in told())
+    assert told() == []
+    (folder / "task_3.zip").touch()
+    (folder / "annotations").mkdir()
+    assert any(line.endswith("archive: annotations, buildings.geojson, task_3.zip") for line in told())
+    assert returns.labels() == {"a": 4}
+
+
 def test_what_comes_late_of_a_round_between_is_no_earlier_version(tmp_path):
     far = LEFT.model_copy(update={"tile_id": "r0009_c0009", "window": Window(1100, 800, 300, 300)})
     rounds = [Returns(tmp_path, one_tile(*told)) for told in enumerate((LEFT, RIGHT, far), start=1)]

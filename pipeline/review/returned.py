@@ -8,18 +8,27 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.errors import LabelError
-from pipeline.inputs import files_in
 from pipeline.review.coco import is_coco, read_coco
 from pipeline.review.label_studio import is_label_studio, read_label_studio
 from pipeline.review.qgis import read_qgis
 from pipeline.review.records import Round, TileReview
+from pipeline.untouched import is_journal
 
 SUFFIXES = (".gpkg", ".json")
 
 
+def handed_back(folder: Path) -> list[Path]:
+    """All that lies in a folder, by name; none where there is no folder.
+
+    Hidden files are left out, and what SQLite keeps beside a file that is open.
+    """
+    there = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in there if not path.name.startswith(".") and not is_journal(path))
+
+
 def returned_files(folder: Path) -> list[Path]:
-    """The files of a folder that may hold reviews, by name."""
-    return files_in(folder, SUFFIXES)
+    """The files among these that may hold reviews."""
+    return [path for path in handed_back(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
 def read_returned(path: Path, round_: Round) -> list[TileReview]:

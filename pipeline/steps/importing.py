@@ -15,7 +15,7 @@ from pipeline.review.changes import Change, RoundNumbers, number_round
 from pipeline.review.corrected import Marks, read_marks
 from pipeline.review.deciding import last_reviews
 from pipeline.review.records import Round, TileReview
-from pipeline.review.returned import read_returned, returned_files
+from pipeline.review.returned import handed_back, read_returned, returned_files
 from pipeline.schema import Artifact, Versioned, Window
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
@@ -38,7 +38,7 @@ class Imported(Versioned):
 
     round: int = Field(ge=1)
     files: dict[str, list[int]]
-    """Size and modification time of every file that was read, by name."""
+    """Size and modification time of everything that was handed back, by name."""
     earlier: dict[str, str] = Field(default_factory=dict)
     """By image, the version of its labels as earlier rounds had left them, which is joined to this one's."""
     imported_at: str
@@ -146,7 +146,7 @@ def import_round(
         raise SourceError(
             "no finished tile has come back",
             where=folder / "returned",
-            found=[path.name for path in files],
+            found=[path.name for path in handed_back(folder / "returned")],
             remedy="Put the edited GeoPackage (tiles set to done), Label Studio's JSON export or COCO there.",
         )
     deciding, agreements = last_reviews(reviews)
@@ -180,7 +180,7 @@ def what_there_is(folder: Path, earlier: Iterable[Path]) -> dict[str, Any]:
         folder: of the round.
         earlier: `imported.json` of the rounds before, in their order.
     """
-    files = {path.name: stamp_of(path) for path in returned_files(folder / "returned")}
+    files = {path.name: stamp_of(path) for path in handed_back(folder / "returned")}
     return {"files": files, "earlier": versions_of(earlier)}
 
 
