@@ -20,7 +20,7 @@ from pipeline.evaluate import score_image
 from pipeline.frames import footprint, px_to_crs, reproject
 from pipeline.labels import read_label_file
 from pipeline.outputs import LONLAT
-from pipeline.raster import Imagery, read_grid
+from pipeline.raster import Imagery, TiledImage, read_grid
 from pipeline.review.ceiling import find_ceiling
 from pipeline.review.ensemble import ModelBuildings, fuse_models
 from pipeline.sample import SceneSpec, paint_scene, write_scene
@@ -87,9 +87,7 @@ def check(scene, tmp_path, labels: str, ground: shapely.Geometry | None = None):
         model_rows(folder / "a.csv", index, CATEGORIES, "small/abc", made_at, 0),
     )
     return check_labels(
-        index,
-        folder / "a.tif",
-        Imagery(),
+        TiledImage(index, folder / "a.tif"),
         folder / labels,
         settings.Labels(),
         CheckRules(),
@@ -166,7 +164,7 @@ def test_a_metre_is_one_along_both_axes_of_an_image_in_degrees(azimuth, way):
 
 def test_grounds_leave_the_collar_out(scene):
     folder, index = scene
-    grounds = find_grounds(index, folder / "a.tif", Imagery())
+    grounds = find_grounds(TiledImage(index, folder / "a.tif"))
     assert 0.3 < grounds.valid.area / grounds.footprint.area < 0.95
 
 

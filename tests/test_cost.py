@@ -10,7 +10,7 @@ from rasterio.transform import from_origin
 from models.memory import NEEDS
 from pipeline.cost import Rates, expected_cost
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, read_grid, read_header
+from pipeline.raster import Imagery, TiledImage, read_grid, read_header
 from pipeline.steps.cost import measured_rates, valid_share
 from pipeline.steps.tiles import tile_image
 from pipeline.tiling import TilingRules
@@ -77,6 +77,6 @@ def test_rates_are_measured_on_the_image_itself(image):
         tile_size, overlap, min_valid_share = "256", "64", 0.0
 
     index = tile_image("a", image, Imagery(), Small(), lambda share, text: None)
-    rates = measured_rates(image, index.grid, Imagery(), index.tiles, bright_detector())
+    rates = measured_rates(TiledImage(index, image), bright_detector())
     assert rates.read_megapixels_s > 0 and rates.network_megapixels_s > 0 and rates.start_s >= 0
     assert cost(image, rates).total_seconds > 0

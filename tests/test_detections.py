@@ -14,7 +14,7 @@ from rasterio.transform import from_origin
 from pipeline import tiling
 from pipeline.errors import RasterError, SettingsError
 from pipeline.pairs import PairRules
-from pipeline.raster import Imagery, reader
+from pipeline.raster import Imagery, TiledImage, reader
 from pipeline.schema import Grid, Tile, Window
 from pipeline.settings import Tiling
 from pipeline.steps import detections
@@ -52,9 +52,8 @@ def infer(folder, image, size=512, imagery=None, run=slice(None), **rules):
     imagery = imagery or Imagery()
     index = tile_image("a", image, imagery, Small(), lambda share, text: None)
     told = []
-    counts = infer_tiles(
-        index, run, image, imagery, bright_detector(**rules), folder, lambda share, text: told.append(share)
-    )
+    tiled, detector = TiledImage(index, image, imagery), bright_detector(**rules)
+    counts = infer_tiles(tiled, run, detector, folder, lambda share, text: told.append(share))
     assert told == sorted(told)
     return {name: count for name, count in counts.items() if isinstance(count, int)}, index
 
@@ -172,7 +171,7 @@ def test_what_cannot_be_read_ends_the_shard_and_leaves_no_thread(tmp_path, monke
         file.write(b"\xff" * 200)
     detector = bright_detector(batch_size=2, workers=2)
     with pytest.raises(RasterError, match="pixels cannot be read"):
-        infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
+        infer_tiles(TiledImage(index, image), slice(None), detector, tmp_path, lambda share, text: None)
     assert not [thread for thread in threading.enumerate() if thread.name in ("reading", "jpeg", "drawing")]
 
 
@@ -180,13 +179,13 @@ def test_a_shard_tells_where_its_time_went(tmp_path):
     image = write(tmp_path / "a.tif", village())
     _, index = infer(tmp_path, image, size=128, run=slice(0))
     detector = bright_detector(batch_size=2)
-    told = infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
+    told = infer_tiles(TiledImage(index, image), slice(None), detector, tmp_path, lambda share, text: None)
     assert {"tiles_per_s", "megapixels_per_s", "data_wait_share", "read_s", "network_s", "draw_s"} <= set(
         told
     )
     assert told["megapixels_per_s"] == pytest.approx(told["tiles_per_s"] * 128**2 / 1e6, abs=2e-3, rel=1e-3)
     assert 0 < told["data_wait_share"] < 1 and told["network_s"] > 0 and told["draw_s"] > 0
-    again = infer_tiles(index, slice(None), image, Imagery(), detector, tmp_path, lambda share, text: None)
+    again = infer_tiles(TiledImage(index, image), slice(None), detector, tmp_path, lambda share, text: None)
     assert again["inferred"] == 0 and "tiles_per_s" not in again
 
 
@@ -203,7 +202,8 @@ def test_no_step_reads_with_more_memory_than_the_settings_allow(tmp_path, monkey
     store = open_store("", tmp_path / "store")
     store.replace_labels("a", "one", labels, {})
     items = store.items_in_tiles("a", tile_frame(index))
-    cut_tiles(index, image, Imagery(cache_mb=17), items, None, PairRules(), tmp_path / "pairs", print)
+    tiled = TiledImage(index, image, Imagery(cache_mb=17))
+    cut_tiles(tiled, items, None, PairRules(), tmp_path / "pairs", print)
     assert allowed == [17, 17, 17]
 
 

@@ -28,7 +28,7 @@ from pipeline.outputs import FORMATS, LONLAT
 from pipeline.outputs.qgis import ProjectImage, project
 from pipeline.outputs.review import building_reasons
 from pipeline.outputs.stac import stac_item
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, TiledImage
 from pipeline.settings import Aggregation, Labels, Tiling
 from pipeline.steps.buildings import Selection, aggregate_image
 from pipeline.steps.evaluation import evaluate_image
@@ -94,7 +94,7 @@ def export(village, folder, labels=True, formats=("csv", "geojson"), elsewhere=(
         geopandas.GeoDataFrame({"condition": conditions}, geometry=geometry, crs=CRS).to_file(path)
         report = output / "a.report.json"
         evaluation = evaluate_image(
-            index, image, Imagery(), output / "a.csv", path, None, Labels(), MetricRules()
+            TiledImage(index, image), output / "a.csv", path, None, Labels(), MetricRules()
         )
         report.write_text(evaluation.model_dump_json())
         judged = Judged(output / "a.csv", report, path, None)

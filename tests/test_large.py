@@ -25,7 +25,7 @@ from models.maskrcnn import build
 from models.weights import WeightsMetadata, write_weights
 from pipeline.errors import ArtifactError, SettingsError
 from pipeline.large import LargeRules, coarse_tiles, confirmed, too_large
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, TiledImage
 from pipeline.seams import MergeRules
 from pipeline.settings import Aggregation, Tiling
 from pipeline.steps.buildings import Selection, aggregate_image
@@ -78,15 +78,13 @@ class Map:
             (folder / name).mkdir()
         whole = slice(0, len(self.index.tiles))
         detections = folder / "detections"
-        infer_tiles(self.index, whole, self.image, Imagery(), bright_detector(), detections, self.told)
+        infer_tiles(TiledImage(self.index, self.image), whole, bright_detector(), detections, self.told)
 
     def look_again(self, **rules):
         self.shares = []
         return infer_large(
-            self.index,
+            TiledImage(self.index, self.image),
             self.folder / "detections",
-            self.image,
-            Imagery(),
             bright_detector(),
             LargeRules(**rules),
             MergeRules(),
@@ -307,7 +305,8 @@ def configure(workspace, monkeypatch):
 
 def test_unasked_for_the_graph_knows_nothing_of_large_buildings(configure):
     task = AggregateImage(image_id="a")
-    assert {type(needed).__name__ for needed in task.requires()} == {"InferShard", "SourceWeights"}
+    needed = {type(step).__name__ for step in task.requires()}
+    assert needed == {"TileImage", "InferShard", "SourceWeights"}
     assert set(task.inputs) == {"InferShard", "SourceWeights"}
     before = task.digest
     configure("LargeBuildings", "fill", "0.5")

@@ -13,7 +13,7 @@ from pipeline.errors import LabelError
 from pipeline.labels import LabelRules
 from pipeline.metrics import MetricRules
 from pipeline.pairs import PairRules
-from pipeline.raster import Imagery, validity
+from pipeline.raster import Imagery, TiledImage, validity
 from pipeline.schema import PairIndex
 from pipeline.settings import Labels, Tiling
 from pipeline.steps.buildings import Selection
@@ -93,7 +93,7 @@ def test_only_labelled_ground_is_learnt_from(tmp_path, image, index):
     ground = on_ground(0, 0, 250, 300)
     folder = tmp_path / "pairs"
     folder.mkdir()
-    cut_tiles(index, image, Imagery(), items, ground, PairRules(), folder, lambda share, text: None)
+    cut_tiles(TiledImage(index, image), items, ground, PairRules(), folder, lambda share, text: None)
     made = PairIndex.model_validate_json((folder / "pairs.json").read_bytes())
     assert (made.crs, made.transform) == (index.grid.crs, index.grid.transform)
     assert {pair.window.col_off for pair in made.pairs} == {0, 150}
@@ -120,14 +120,14 @@ def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_pa
         ["Complete", None, "Complete", "Foundation", "Complete"],
     )
     csv = published(tmp_path / "a.csv", [(10, 10, 40, 40), (100, 10, 40, 40), (300, 10, 40, 40)])
-    everywhere = evaluate_image(index, image, Imagery(), csv, labels, None, Labels(), MetricRules())
+    everywhere = evaluate_image(TiledImage(index, image), csv, labels, None, Labels(), MetricRules())
     assert (everywhere.proposals, everywhere.truths) == (3, 4)
     assert everywhere.score.all_buildings.true_positives == 3
     assert everywhere.score.categories["completed"].true_positives == 2
     assert everywhere.score.categories["completed"].false_positives == 1, "of unknown condition"
     assert everywhere.score.categories["foundation"].false_negatives == 1, "its ring is invalid"
     area = labels_file(tmp_path / "area.geojson", [on_ground(0, 0, 80, 60)], [None])
-    there = evaluate_image(index, image, Imagery(), csv, labels, area, Labels(), MetricRules())
+    there = evaluate_image(TiledImage(index, image), csv, labels, area, Labels(), MetricRules())
     assert (there.proposals, there.truths) == (1, 1) and there.score.all_f1 == 1.0
     assert "mean F1" in there.table() and "no seams" in there.table()
 
@@ -140,7 +140,7 @@ def test_scoring_takes_labels_as_far_as_the_image_shows_them(tmp_path, image, in
     csv = published(
         tmp_path / "a.csv", [(0, 20, 40, 40), (100, 20, 40, 40), (490, 20, 10, 40), (300, 20, 9, 9)]
     )
-    report = evaluate_image(index, image, Imagery(), csv, labels, None, Labels(), MetricRules())
+    report = evaluate_image(TiledImage(index, image), csv, labels, None, Labels(), MetricRules())
     assert (report.proposals, report.truths) == (3, 2), "what nobody is asked to find is no false alarm"
     counts = report.score.all_buildings
     assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (2, 1, 0)
@@ -158,7 +158,7 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
     csv = published(
         tmp_path / "a.csv", [whole, (160, 20, 14, 40), (175, 20, 15, 40), alone, (211, 21, 38, 38)]
     )
-    report = evaluate_image(index, image, Imagery(), csv, labels, None, Labels(), MetricRules())
+    report = evaluate_image(TiledImage(index, image), csv, labels, None, Labels(), MetricRules())
     seams = report.seams
     across, down = index.grid.ground_m_per_px
     assert seams.seam_km == pytest.approx((2 * 300 * down + 500 * across) / 1000)
@@ -173,7 +173,7 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
         assert line in report.table()
 
     upper = labels_file(tmp_path / "area.geojson", [on_ground(0, 0, 500, 90)], [None])
-    there = evaluate_image(index, image, Imagery(), csv, labels, upper, Labels(), MetricRules()).seams
+    there = evaluate_image(TiledImage(index, image), csv, labels, upper, Labels(), MetricRules()).seams
     assert there.seam_km == pytest.approx(2 * 90 * down / 1000, rel=1e-3)
     assert there.interior.counts.false_negatives == 0, "the missed one stands below"
 
@@ -181,22 +181,22 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
     path.write_text(report.model_dump_json())
     told = (path, labels, None)
     nothing = Selection(1.0, {}), tmp_path / "none.json", []
-    page = report_image(index, image, Imagery(), csv, Labels(), *nothing, told, "Imagery: the village.")
+    page = report_image(TiledImage(index, image), csv, Labels(), *nothing, told, "Imagery: the village.")
     assert "Imagery: the village." in page
     assert "near seams" in page and seams.sentence in page and report.coverage.sentence in page
 
     older = Evaluation.model_validate(report.model_dump(exclude={"seams", "coverage"}))
     assert "seams" not in older.table()
     path.write_text(older.model_dump_json())
-    assert "near seams" not in report_image(index, image, Imagery(), csv, Labels(), *nothing, told)
+    assert "near seams" not in report_image(TiledImage(index, image), csv, Labels(), *nothing, told)
 
 
 def test_a_missing_tile_shows_as_valid_ground_without_one(image, index):
-    assert check_coverage(index, "nowhere.tif", Imagery()).uncovered_px == 0, "nothing has to be read"
+    assert check_coverage(TiledImage(index, "nowhere.tif")).uncovered_px == 0, "nothing has to be read"
     lacking = index.model_copy(update={"tiles": index.tiles[1:]})
-    found = check_coverage(lacking, image, Imagery())
+    found = check_coverage(TiledImage(lacking, image))
     assert (found.uncovered_px, found.uncovered_share) == (150 * 100, pytest.approx(0.1))
-    nothing = check_coverage(index.model_copy(update={"tiles": []}), image, Imagery())
+    nothing = check_coverage(TiledImage(index.model_copy(update={"tiles": []}), image))
     assert (nothing.uncovered_px, nothing.uncovered_share) == (500 * 300, 1.0)
 
 
@@ -206,9 +206,9 @@ def test_tiles_left_out_on_purpose_show_too(tmp_path):
     path = write_image(tmp_path / "a.tif", pixels, nodata=0)
     strict = small_tiles(path, least=0.5)
     assert {tile.window.col_off for tile in strict.tiles} == {0, 150}
-    found = check_coverage(strict, path, Imagery())
+    found = check_coverage(TiledImage(strict, path))
     assert (found.uncovered_px, found.uncovered_share) == (30 * 300, pytest.approx(30 / 380))
-    assert check_coverage(small_tiles(path), path, Imagery()).uncovered_px == 0
+    assert check_coverage(TiledImage(small_tiles(path), path)).uncovered_px == 0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -223,11 +223,11 @@ def test_tiles_without_a_valid_pixel_leave_nothing_uncovered(tmp_path, monkeypat
     path = write_image(tmp_path / "a.tif", pixels, nodata=nodata)
     index = small_tiles(path)
     assert index.empty_tiles
-    assert check_coverage(index, path, Imagery()).model_dump() == {"uncovered_px": 0, "uncovered_share": 0}
+    assert check_coverage(TiledImage(index, path)).model_dump() == {"uncovered_px": 0, "uncovered_share": 0}
     # The tile that holds most of what is valid is gone: some of that is in no other.
     richest = max(index.tiles, key=lambda tile: tile.valid_share)
     rest = [tile for tile in index.tiles if tile is not richest]
-    lacking = check_coverage(index.model_copy(update={"tiles": rest}), path, Imagery())
+    lacking = check_coverage(TiledImage(index.model_copy(update={"tiles": rest}), path))
     assert 0 < lacking.uncovered_share <= 1
 
 

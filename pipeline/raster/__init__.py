@@ -8,5 +8,6 @@ from pipeline.raster.grid import image_size, read_grid
 from pipeline.raster.header import Header, read_header
 from pipeline.raster.reader import Raster
 from pipeline.raster.source import Imagery, is_remote
+from pipeline.raster.tiled import TiledImage
 
-__all__ = ["Header", "Imagery", "Raster", "image_size", "is_remote", "read_grid", "read_header"]
+__all__ = ["Header", "Imagery", "Raster", "TiledImage", "image_size", "is_remote", "read_grid", "read_header"]

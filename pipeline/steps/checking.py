@@ -20,7 +20,7 @@ from pipeline.frames import footprint, ground_m_per_px, px_to_crs, reproject
 from pipeline.labels import category_indices, clean_labels, read_label_file
 from pipeline.outputs import LONLAT
 from pipeline.polygons import polygonal, stand_on
-from pipeline.raster import Imagery, Raster
+from pipeline.raster import TiledImage
 from pipeline.review.ceiling import Ceiling, find_ceiling
 from pipeline.schema import Artifact, Grid, TileIndex, Versioned, Window
 from pipeline.settings import Labels
@@ -80,9 +80,7 @@ class LabelCheck(Versioned):
 
 
 def check_labels(
-    index: TileIndex,
-    source: Path | str,
-    imagery: Imagery,
+    image: TiledImage,
     labels: Path,
     settings: Labels,
     rules: CheckRules,
@@ -94,9 +92,7 @@ def check_labels(
     """The check of an image's labels as drawn, and its findings on the map.
 
     Args:
-        index: the image's tiles.
-        source: the image.
-        imagery: how it is read.
+        image: what is labelled.
         labels: the label file.
         settings: the settings that name categories and conditions.
         rules: what counts as wrong.
@@ -105,14 +101,14 @@ def check_labels(
         against: the version of buildings to compare with.
         progress: told before each part.
     """
-    grid = index.grid
+    index, grid = image.index, image.grid
     progress(0.0, f"reading {labels.name}")
     drawn, known, edge = drawn_rows(labels, grid, settings, version)
     store.add(index.image_id, version, drawn)
     metre = units_per_m(grid)
     limits = rules.limits(metre)
     progress(0.2, "looking where the image shows nothing")
-    grounds = find_grounds(index, source, imagery)
+    grounds = find_grounds(image)
     progress(0.4, f"comparing {len(drawn):,} labels with buildings")
     findings, shift = store.check(index.image_id, version.name, against, limits, grounds)
     counts = findings["rule"].value_counts()
@@ -209,11 +205,11 @@ def model_rows(
     )
 
 
-def find_grounds(index: TileIndex, source: Path | str, imagery: Imagery) -> Grounds:
+def find_grounds(image: TiledImage) -> Grounds:
     """The image's outline and what of it shows anything, in its CRS."""
-    grid = index.grid
+    grid = image.grid
     factor = max(1, -(-max(grid.width, grid.height) // GROUND_SIDE))
-    with Raster(source, grid, imagery) as raster:
+    with image.open() as raster:
         valid_px = raster.ground(Window(0, 0, grid.width, grid.height), factor)
     valid = None
     if valid_px is not None:

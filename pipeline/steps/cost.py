@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import numpy as np
 from pipeline import settings
 from pipeline.cost import Rates
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, Raster
-from pipeline.schema import Grid, Tile, TileIndex
+from pipeline.raster import Imagery, Raster, TiledImage
+from pipeline.schema import Grid
 from pipeline.steps.detections import Detector
 from pipeline.tiling import TilingRules, build_tile_index, tile_windows
 from pipeline.vectorize import VectorizeRules
@@ -31,18 +30,14 @@ def valid_share(source: Path | str, grid: Grid, imagery: Imagery, rules: TilingR
     return len(build_tile_index("", grid, rules, shares).tiles) / len(windows)
 
 
-def rates_here(
-    source: Path | str, index: TileIndex, imagery: Imagery, network: str, categories: tuple[str, ...]
-) -> Rates:
+def rates_here(image: TiledImage, network: str, categories: tuple[str, ...]) -> Rates:
     """This machine's rates under the present settings, with the weights given or a network not yet taught.
 
     That is as fast as one that is, but what it finds tells nothing of the image: it is held to the
     detections of an ordinary tile, and starting to the time of an ordinary core.
 
     Args:
-        source: the image.
-        index: its tiles; at least one.
-        imagery: how it is read.
+        image: with at least one tile.
         network: name of the network, where no weights are given.
         categories: the names of the settings.
     """
@@ -50,11 +45,11 @@ def rates_here(
     rules = given.rules(InferenceRules)
     if given.weights:
         detector = Detector(Path(given.weights), categories, rules, outlines)
-        return measured_rates(source, index.grid, imagery, index.tiles, detector)
+        return measured_rates(image, detector)
     from models.maskrcnn import build
     from models.predict import Predictor
 
-    ordinary = math.ceil(Rates.detections_per_megapixel * index.tile_size**2 / 1e6)
+    ordinary = math.ceil(Rates.detections_per_megapixel * image.index.tile_size**2 / 1e6)
     detector = Detector(Path(), categories, rules, outlines)
     detector.predictor = Predictor(
         build(network, categories),
@@ -64,25 +59,21 @@ def rates_here(
         proposals_per_tile=rules.proposals_per_tile,
         compile=rules.compile,
     )
-    rates = measured_rates(source, index.grid, imagery, index.tiles, detector)
+    rates = measured_rates(image, detector)
     return replace(rates, detections_per_megapixel=Rates.detections_per_megapixel, start_s=Rates.start_s)
 
 
-def measured_rates(
-    source: Path | str, grid: Grid, imagery: Imagery, tiles: Sequence[Tile], detector: Detector
-) -> Rates:
+def measured_rates(image: TiledImage, detector: Detector) -> Rates:
     """The rates of this machine on a few tiles from all over an image: seconds, not minutes.
 
     Args:
-        source: the image.
-        grid: its grid.
-        imagery: how it is read.
-        tiles: of the image; at least one.
+        image: with at least one tile.
         detector: the network.
     """
+    tiles, grid = image.index.tiles, image.grid
     chosen = [tiles[place] for place in np.unique(np.linspace(0, len(tiles) - 1, _PLACES).astype(int))]
     megapixels = sum(tile.window.width * tile.window.height for tile in chosen) / 1e6
-    with Raster(source, grid, imagery) as raster:
+    with image.open() as raster:
         started = time.perf_counter()
         images = [raster.read(tile.window) for tile in chosen]
         read_s = time.perf_counter() - started

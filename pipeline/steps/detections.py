@@ -22,8 +22,8 @@ import shapely
 from pipeline.atomic import scratch_folder
 from pipeline.errors import SettingsError
 from pipeline.inference import READ_AHEAD, InferenceRules
-from pipeline.raster import Imagery, is_remote
-from pipeline.schema import CoarseTile, Grid, ModelTag, Tile, TileIndex
+from pipeline.raster import TiledImage, is_remote
+from pipeline.schema import CoarseTile, Grid, ModelTag, Tile
 from pipeline.steps import Progress
 from pipeline.steps.drawing import Draughtsman, Found, Seen, find, get_ready, tile_path
 from pipeline.steps.reading import Batches
@@ -163,10 +163,8 @@ def _tag(network: str, digest: str) -> ModelTag:
 
 
 def infer_tiles(
-    index: TileIndex,
+    image: TiledImage,
     run: slice,
-    source: Path | str,
-    imagery: Imagery,
     detector: Detector,
     folder: Path,
     progress: Progress,
@@ -177,10 +175,8 @@ def infer_tiles(
     sees together, and a resumed shard must not differ from an unbroken one.
 
     Args:
-        index: the image's tiles.
-        run: which of them, in the order to read them (`in_panels`).
-        source: the image.
-        imagery: how it is read.
+        image: what is looked at.
+        run: which of its tiles, in the order to read them (`in_panels`).
         detector: the network.
         folder: an existing folder to write into.
         progress: told after every batch.
@@ -188,14 +184,14 @@ def infer_tiles(
     Returns:
         Counts of what was done, as integers; and where something was, how fast, as floats: see `_Clock`.
     """
-    tiles, size = in_panels(index.tiles)[run], detector.rules.batch_size
+    tiles, size = in_panels(image.index.tiles)[run], detector.rules.batch_size
     batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
     todo = [batch for batch in batches if not all(tile_path(folder, tile).exists() for tile in batch)]
     inferred = sum(map(len, todo))
     counts: dict[str, int | float] = {"tiles": len(tiles), "inferred": inferred}
     if not todo:
         return counts | detector.counts
-    line = _Line(detector, index, source, imagery, folder)
+    line = _Line(detector, image, folder)
     for done, speed in line.run(todo):
         share = (len(tiles) - inferred + done) / len(tiles)
         progress(share, f"tile {len(tiles) - inferred + done}/{len(tiles)}, {speed:.1f} tiles/s")
@@ -234,24 +230,21 @@ class _Clock:
 class _Line:
     """The production line of a shard: reading, network, drawing."""
 
-    def __init__(
-        self, detector: Detector, index: TileIndex, source: Path | str, imagery: Imagery, folder: Path
-    ):
-        self.detector, self.index, self.source, self.imagery = detector, index, source, imagery
-        self.folder, self.clock = folder, _Clock()
+    def __init__(self, detector: Detector, image: TiledImage, folder: Path):
+        self.detector, self.image, self.folder, self.clock = detector, image, folder, _Clock()
 
     def run(self, todo: Sequence[Sequence[Tile]]) -> Iterator[tuple[int, float]]:
         """Infers batches; yields tiles written so far, and per second, after each."""
         detector, clock, on_gpu = self.detector, self.clock, self.detector.is_on_gpu
-        ahead = detector.rules.workers if detector.reads_ahead(self.source) else 0
-        reading = Batches(self.source, self.index.grid, self.imagery, todo, ahead, pinned=on_gpu)
+        ahead = detector.rules.workers if detector.reads_ahead(self.image.source) else 0
+        reading = Batches(self.image, todo, ahead, pinned=on_gpu)
         with (
             scratch_folder(self.folder) as scratch,
             _writers(detector.rules.writers if on_gpu else 0) as writers,
             reading as batches,
         ):
             # Writers start, and the first tiles are read, while the network is loaded.
-            draughtsman = detector.draughtsman(self.index.image_id, self.index.grid)
+            draughtsman = detector.draughtsman(self.image.index.image_id, self.image.grid)
             clock.started = time.perf_counter()
             drawn: deque[tuple[int, Future]] = deque()
             waited = time.perf_counter()

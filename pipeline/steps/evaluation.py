@@ -16,7 +16,7 @@ from pipeline.labels import category_indices, read_area, read_label_file
 from pipeline.metrics import ImageMetrics, MetricRules, measure_image
 from pipeline.outputs import LONLAT
 from pipeline.polygons import stand_on
-from pipeline.raster import Imagery, Raster
+from pipeline.raster import TiledImage
 from pipeline.schema import EVALUATION_VERSION, Grid, TileIndex, Versioned, Window
 from pipeline.seam_score import SeamScore, find_seams, score_seams
 from pipeline.settings import Labels
@@ -100,9 +100,7 @@ def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels, gri
 
 
 def evaluate_image(
-    index: TileIndex,
-    source: Path | str,
-    imagery: Imagery,
+    image: TiledImage,
     csv: Path,
     labels: Path,
     area: Path | None,
@@ -113,9 +111,7 @@ def evaluate_image(
     """The challenge's metric, in lon/lat like its scorer; how it fares at the seams; what no tile covers.
 
     Args:
-        index: the image's tiles.
-        source: the image.
-        imagery: how it is read.
+        image: what was mapped.
         csv: the published buildings.
         labels: the label file.
         area: the polygons within which the labels are complete; None for the whole image.
@@ -123,6 +119,7 @@ def evaluate_image(
         metrics: what is measured beside the challenge's metric.
         progress: told before each part.
     """
+    index = image.index
     progress(0.0, f"reading {csv.name} and {labels.name}")
     sides = read_sides(csv, labels, area, settings, index.grid)
     progress(0.2, f"matching {int(sides.judged.sum()):,} buildings with {len(sides.truths):,} labels")
@@ -136,7 +133,7 @@ def evaluate_image(
     progress(0.4, "looking along the seams")
     seams = _seams(sides, score, index)
     progress(0.6, "looking for ground without a tile")
-    coverage = check_coverage(index, source, imagery)
+    coverage = check_coverage(image)
     progress(0.7, "measuring outlines")
     return Evaluation(
         image_id=index.image_id,
@@ -150,18 +147,18 @@ def evaluate_image(
     )
 
 
-def check_coverage(index: TileIndex, source: Path | str, imagery: Imagery) -> Coverage:
+def check_coverage(image: TiledImage) -> Coverage:
     """Valid ground that no tile covers.
 
     Validity is told by `Raster.valid_shares`, as it was when the tiles were chosen: in overviews and
     blocks, never the whole image at once. Where tiles leave no ground out, nothing is read.
     """
-    grid = index.grid
-    gaps = untiled_windows([tile.window for tile in index.tiles], grid.width, grid.height)
+    grid = image.grid
+    gaps = untiled_windows([tile.window for tile in image.index.tiles], grid.width, grid.height)
     if not len(gaps):
         return Coverage(uncovered_px=0, uncovered_share=0.0)
     windows = np.concatenate([[Window(0, 0, grid.width, grid.height)], gaps])
-    with Raster(source, grid, imagery) as raster:
+    with image.open() as raster:
         valid_px = raster.valid_shares(windows) * windows[:, 2:].prod(axis=1)
     # Valid ground is taken generously along its edge, and more so in small windows.
     uncovered = min(valid_px[1:].sum(), valid_px[0])

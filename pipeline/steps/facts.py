@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.cost import Cost, Rates, expected_cost
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, read_header
+from pipeline.raster import Imagery, TiledImage, read_header
 from pipeline.schema import TileIndex
 from pipeline.settings import Inference, Tiling, Training
 from pipeline.steps import Progress, silent
@@ -78,7 +78,7 @@ def image_facts(
     index, valid_share = look_at_image(image_id, source, imagery, tiling, progress)
     # Where the imagery is seen at another resolution, it is that which is cut into tiles.
     header = replace(read_header(source, imagery), width=index.grid.width, height=index.grid.height)
-    rates = rates_here(source, index, imagery, training.network, measure) if measure else Rates()
+    rates = rates_here(TiledImage(index, source, imagery), training.network, measure) if measure else Rates()
     cost = expected_cost(
         header,
         TilingRules(index.tile_size, index.overlap, tiling.min_valid_share),

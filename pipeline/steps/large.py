@@ -11,7 +11,7 @@ import orjson
 
 from pipeline.atomic import scratch_folder, write_atomic, write_many
 from pipeline.large import LargeRules, coarse_tiles, confirmed, too_large
-from pipeline.raster import Imagery, Raster
+from pipeline.raster import Raster, TiledImage
 from pipeline.schema import CoarseIndex, CoarseTile, TileDetections, TileIndex
 from pipeline.seams import MergeRules, merge_stream
 from pipeline.steps import Progress
@@ -20,10 +20,8 @@ from pipeline.steps.detections import Detector
 
 
 def infer_large(
-    index: TileIndex,
+    image: TiledImage,
     detections: Path,
-    source: Path | str,
-    imagery: Imagery,
     detector: Detector,
     rules: LargeRules,
     merging: MergeRules,
@@ -33,10 +31,8 @@ def infer_large(
     """Writes <tile_id>.json for every coarser window that has none yet, and their index.json.
 
     Args:
-        index: the image's tiles.
+        image: what is looked at.
         detections: folder with one JSON per tile.
-        source: the image.
-        imagery: how it is read.
         detector: the network.
         rules: how large buildings are looked at.
         merging: how detections become buildings.
@@ -47,11 +43,12 @@ def infer_large(
         Counts: buildings too `large` for a tile, those `without_overview` to see them on, coarser
         `windows`, and detections on them that `confirmed` a building.
     """
-    size, count = (index.grid.width, index.grid.height), 0
+    index, count = image.index, 0
+    size = index.grid.width, index.grid.height
     buildings = _large_buildings(
         index, detections, detector.categories, merging, lambda share, text: progress(share / 2, text)
     )
-    with Raster(source, index.grid, imagery) as raster, scratch_folder(folder) as scratch:
+    with image.open() as raster, scratch_folder(folder) as scratch:
         tiles, shown = coarse_tiles(buildings, size, index.tile_size, raster.overviews, rules)
         for number, tile in enumerate(tiles):
             path = folder / f"{tile.tile_id}.json"

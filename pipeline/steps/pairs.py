@@ -18,7 +18,7 @@ from rasterio.windows import transform as window_transform
 from pipeline.frames import crs_to_px, px_to_crs, window_boxes
 from pipeline.pairs import PairRules, choose_tiles, items_in_tile
 from pipeline.polygons import areas_on
-from pipeline.raster import Imagery, Raster
+from pipeline.raster import TiledImage
 from pipeline.review.corrected import Marks
 from pipeline.schema import Grid, Pair, PairIndex, Tile, TileIndex, TileItems
 from pipeline.steps import Progress
@@ -36,9 +36,7 @@ def tile_frame(index: TileIndex) -> geopandas.GeoDataFrame:
 
 
 def cut_tiles(
-    index: TileIndex,
-    source: Path | str,
-    imagery: Imagery,
+    image: TiledImage,
     items: geopandas.GeoDataFrame,
     area: shapely.Geometry | None,
     rules: PairRules,
@@ -49,9 +47,7 @@ def cut_tiles(
     """Writes tiles/<tile_id>.tif and items/<tile_id>.json for every chosen tile, and pairs.json.
 
     Args:
-        index: the image's tiles.
-        source: the image.
-        imagery: how it is read.
+        image: what is cut up.
         items: of all tiles, as `LabelStore.items_in_tiles` gives them.
         area: labelled ground in the image's CRS; None for all of it.
         rules: which tiles to choose.
@@ -61,6 +57,7 @@ def cut_tiles(
     """
     for name in ("tiles", "items"):
         (folder / name).mkdir()
+    index = image.index
     area_px = None if area is None else crs_to_px([area], index.grid.transform)[0]
     rows_of = items.groupby("tile_id").indices
     counts = [len(rows_of.get(tile.tile_id, ())) for tile in index.tiles]
@@ -69,10 +66,10 @@ def cut_tiles(
     chosen = choose_tiles(index.tiles, counts, labelled, rules, reviewed)
     share_of = dict(zip([tile.tile_id for tile in index.tiles], reviewed.tolist(), strict=True))
     pairs, started = list[Pair](), time.monotonic()
-    with Raster(source, index.grid, imagery) as raster:
+    with image.open() as raster:
         for done, tile in enumerate(in_panels(chosen), start=1):
-            image = _blacken(raster.read(tile.window), tile, area_px)
-            _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", image, tile, index.grid)
+            pixels = _blacken(raster.read(tile.window), tile, area_px)
+            _write_tile(folder / "tiles" / f"{tile.tile_id}.tif", pixels, tile, index.grid)
             rows = items.iloc[rows_of.get(tile.tile_id, [])]
             ids = _write_items(folder / "items" / f"{tile.tile_id}.json", rows, tile, index)
             share = share_of[tile.tile_id]

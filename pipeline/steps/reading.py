@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import NamedTuple
 
@@ -13,8 +12,8 @@ import numpy as np
 import shapely
 
 from pipeline.inference import READ_AHEAD
-from pipeline.raster import Imagery, Raster
-from pipeline.schema import Grid, Tile
+from pipeline.raster import TiledImage
+from pipeline.schema import Tile
 
 _PATIENCE_S = 0.1
 
@@ -38,9 +37,7 @@ class Batches:
     decoding. So much is read ahead as the network will take next, and no more.
 
     Args:
-        source: the image.
-        grid: its grid.
-        imagery: how it is read.
+        image: what is read.
         batches: tiles of one size, in the order of the image.
         threads: that decode; 0 reads in the caller's, when it asks.
         pinned: whether images go into memory that a GPU can fetch by itself.
@@ -48,15 +45,12 @@ class Batches:
 
     def __init__(
         self,
-        source: Path | str,
-        grid: Grid,
-        imagery: Imagery,
+        image: TiledImage,
         batches: Sequence[Sequence[Tile]],
         threads: int,
         pinned: bool = False,
     ):
-        self.source, self.grid, self.imagery, self.batches = source, grid, imagery, batches
-        self.threads, self.pinned = threads, pinned
+        self.image, self.batches, self.threads, self.pinned = image, batches, threads, pinned
         self._ready: Queue[Batch | BaseException | None] = Queue(READ_AHEAD)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -74,7 +68,7 @@ class Batches:
             self._thread.join()
 
     def _read(self) -> Iterator[Batch]:
-        with Raster(self.source, self.grid, self.imagery, max(1, self.threads)) as raster:
+        with self.image.open(max(1, self.threads)) as raster:
             for tiles in self.batches:
                 started = time.perf_counter()
                 _, _, width, height = tiles[0].window

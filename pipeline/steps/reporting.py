@@ -14,7 +14,7 @@ from pipeline.matching import overlapping_pairs
 from pipeline.metrics import precision_recall
 from pipeline.outputs import LONLAT
 from pipeline.provenance import RunRecord
-from pipeline.raster import Imagery, Raster
+from pipeline.raster import Raster, TiledImage
 from pipeline.report import Gallery, Picture, ReportContext, build_pyramid, choose_galleries, render_report
 from pipeline.report.outcomes import outcomes
 from pipeline.report.pyramid import MAP_SIDE, jpeg
@@ -32,9 +32,7 @@ OVERVIEW_QUALITY, CROP_QUALITY = 82, 80
 
 
 def report_image(
-    index: TileIndex,
-    source: Path | str,
-    imagery: Imagery,
+    image: TiledImage,
     csv: Path,
     labels: Labels,
     selection: Selection,
@@ -50,9 +48,7 @@ def report_image(
     of a gallery.
 
     Args:
-        index: the image's tiles.
-        source: the image.
-        imagery: how it is read.
+        image: what was mapped.
         csv: the published buildings.
         labels: the settings that name the categories.
         selection: what confidences mean, and which are published.
@@ -62,7 +58,7 @@ def report_image(
         credit: whom the imagery is owed to.
         progress: told before each part.
     """
-    grid = index.grid
+    index, grid = image.index, image.grid
     progress(0.0, f"reading {csv.name}")
     judgement: dict[str, Any] = {}
     if evaluation is None:
@@ -73,7 +69,7 @@ def report_image(
         rows = sides.rows
         judgement = _judgement(Evaluation.model_validate_json(report.read_bytes()), sides, index, labels)
     confidences = rows.probabilities.max(axis=1, initial=0.0)
-    with Raster(source, grid, imagery) as raster:
+    with image.open() as raster:
         progress(0.2, "shrinking the image")
         sharpest = raster.shrunk(MAP_SIDE)
         progress(0.6, "taking pictures of buildings")

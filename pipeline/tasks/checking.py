@@ -7,7 +7,6 @@ import logging
 from pipeline import settings
 from pipeline.checks import CheckRules
 from pipeline.labels import read_area
-from pipeline.raster import Imagery
 from pipeline.schema import ModelTag, TileIndex
 from pipeline.steps.checking import check_labels, model_rows, now, write_findings
 from pipeline.steps.detection_rows import read_detections
@@ -35,7 +34,7 @@ def keep_buildings(buildings: AggregateImage, number: int) -> str:
         buildings: the map of the image, complete.
         number: the round it is kept for, 0 for none.
     """
-    index, made_at = buildings.shards[0].tiles.read(), now()
+    index, made_at = buildings.tiles.read(), now()
     model = _model(buildings, index)
     version = Version(
         f"{model.name}-{model.weights}-{buildings.digest}", "model", buildings.digest, number, made_at
@@ -67,16 +66,14 @@ class CheckLabels(JudgedImage):
         """Compares, and writes the table, the map layer and the ceiling."""
         against = keep_buildings(self.buildings, 0)
         with self.publishing(self.output()) as (folder, counts):
-            index = self.tiles.read()
+            image = self.tiles.tiled
             check, findings = check_labels(
-                index,
-                self.tiles.image.source,
-                settings.Imagery().rules(Imagery),
+                image,
                 self.labels.source,
                 settings.Labels(),
                 settings.Checks().rules(CheckRules),
                 open_workspace_versions(self.workspace),
-                self._drawn(index.grid.crs),
+                self._drawn(image.grid.crs),
                 against,
                 self.progress,
             )

@@ -14,7 +14,6 @@ from pipeline import settings
 from pipeline.errors import SettingsError
 from pipeline.inference import InferenceRules
 from pipeline.large import LargeRules
-from pipeline.raster import Imagery
 from pipeline.schema import DETECTIONS_VERSION
 from pipeline.seams import MergeRules
 from pipeline.steps.detections import Detector, infer_tiles
@@ -100,19 +99,11 @@ class InferShard(ImageStep):
                 remedy="Ask for one of them, or raise [Inference] shards.",
             )
         # Once: a digest looks at every input, which is nothing for a task and too much for each of its tiles.
-        index, folder = self.tiles.read(), self.detections
-        run = shard_slices(len(index.tiles), inference.shards, inference.batch_size)[self.shard]
-        made = [tile_path(folder, tile) for tile in in_panels(index.tiles)[run]]
+        image, folder = self.tiles.tiled, self.detections
+        run = shard_slices(len(image.index.tiles), inference.shards, inference.batch_size)[self.shard]
+        made = [tile_path(folder, tile) for tile in in_panels(image.index.tiles)[run]]
         with self.finishing(Path(self.output().path), lambda: made) as counts:
-            counts |= infer_tiles(
-                index,
-                run,
-                self.tiles.image.source,
-                settings.Imagery().rules(Imagery),
-                detector(),
-                folder,
-                self.progress,
-            )
+            counts |= infer_tiles(image, run, detector(), folder, self.progress)
         logger.info("%s: %s", self, told(counts))
 
 
@@ -159,10 +150,8 @@ class InferLarge(ImageStep):
         """Finds the buildings that no tile sees whole, and looks at them from further away."""
         with self.finishing(Path(self.output().path), lambda: self.detections.glob("[!m]*.json")) as counts:
             counts |= infer_large(
-                self.shards[0].tiles.read(),
+                self.shards[0].tiles.tiled,
                 self.shards[0].detections,
-                self.shards[0].tiles.image.source,
-                settings.Imagery().rules(Imagery),
                 detector(),
                 settings.LargeBuildings().rules(LargeRules),
                 settings.Aggregation().rules(MergeRules),

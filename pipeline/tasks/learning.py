@@ -16,7 +16,7 @@ from pipeline.errors import ArtifactError, SettingsError
 from pipeline.inputs import fingerprint
 from pipeline.labels import read_area
 from pipeline.pairs import PairRules
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, TiledImage
 from pipeline.review.corrected import read_marks
 from pipeline.schema import TileIndex
 from pipeline.steps.labels import load_labels
@@ -61,6 +61,15 @@ class TileImage(ImageStep):
                 self.progress,
             )
             write_tile_index(folder / "tiles.geojson", index)
+
+    @property
+    def tiled(self) -> TiledImage:
+        """The image in the frame of its tiles.
+
+        Raises:
+            ArtifactError: as `read`.
+        """
+        return TiledImage(self.read(), self.image.source, settings.Imagery().rules(Imagery))
 
     def read(self) -> TileIndex:
         """The tiles.
@@ -153,13 +162,13 @@ class CutTiles(ImageStep):
     def run(self) -> None:
         """Asks the store once for the items of all tiles, and cuts the chosen ones out."""
         with self.making(self.folder("pairs")) as folder:
-            index, area, corrected = self.tiles.read(), self.labels.labels.area, self.labels.labels.corrected
-            items = self.labels.store.items_in_tiles(self.image_id, tile_frame(index), self.labels.digest)
-            ground = read_area(area, index.grid.crs) if area else None
+            image, area, corrected = self.tiles.tiled, self.labels.labels.area, self.labels.labels.corrected
+            items = self.labels.store.items_in_tiles(
+                self.image_id, tile_frame(image.index), self.labels.digest
+            )
+            ground = read_area(area, image.grid.crs) if area else None
             cut_tiles(
-                index,
-                self.tiles.image.source,
-                settings.Imagery().rules(Imagery),
+                image,
                 items,
                 ground,
                 settings.Pairs().rules(PairRules),

@@ -13,7 +13,6 @@ from pipeline import settings
 from pipeline.catalogue import read_catalogue
 from pipeline.errors import SourceError
 from pipeline.metrics import MetricRules
-from pipeline.raster import Imagery
 from pipeline.schema import EVALUATION_VERSION
 from pipeline.steps.buildings import Selection, aggregate_image, read_selection
 from pipeline.steps.evaluation import evaluate_image
@@ -145,9 +144,7 @@ class EvaluateImage(JudgedImage):
         """Scores the published CSV, everywhere and at the seams."""
         with self.publishing(self.output()) as (folder, _):
             report = evaluate_image(
-                self.tiles.read(),
-                self.tiles.image.source,
-                settings.Imagery().rules(Imagery),
+                self.tiles.tiled,
                 self.buildings.csv,
                 self.labels.source,
                 self.labels.area,

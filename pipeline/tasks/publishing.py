@@ -13,7 +13,6 @@ from pipeline import settings
 from pipeline.errors import SourceError
 from pipeline.inputs import fingerprint
 from pipeline.provenance import RunRecord, read_record
-from pipeline.raster import Imagery
 from pipeline.steps.exporting import Judged, export_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.training_sets import export_training
@@ -122,13 +121,11 @@ class ReportImage(ImageStep):
 
     def run(self) -> None:
         """Draws the page."""
-        score, tiles = self.score, self.buildings.shards[0].tiles
+        score, tiles = self.score, self.buildings.tiles
         judged = (score.report, score.labels.source, score.labels.area) if score else None
         with self.publishing(self.output()) as (folder, _):
             page = report_image(
-                tiles.read(),
-                tiles.image.source,
-                settings.Imagery().rules(Imagery),
+                tiles.tiled,
                 self.buildings.csv,
                 settings.Labels(),
                 self.buildings.selection,
@@ -144,7 +141,7 @@ class ReportImage(ImageStep):
     def _records(self) -> list[RunRecord]:
         """Run records of everything the page tells of, in the graph's order."""
         shards = self.buildings.shards
-        paths = [shards[0].tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
+        paths = [self.buildings.tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
         paths += [Path(shard.output().path) for shard in shards]
         if self.buildings.large:
             paths.append(Path(self.buildings.large.output().path))

@@ -115,7 +115,7 @@ class ExportReview(RoundStep):
         )
         proposals = f"proposals_{self.round:03d}-{settings.digest(base, found, made_at)}"
         store.add(image_id, Version(proposals, "proposed", proposals, self.round, made_at), rows)
-        source = buildings.shards[0].tiles.image.source
+        source = buildings.tiles.image.source
         return Proposed(source, store.read(image_id, proposals)), Names(proposals, base, found)
 
     def _found(self, buildings: AggregateImage) -> str:
@@ -128,7 +128,7 @@ class ExportReview(RoundStep):
         names = [mine, *others]
         found = f"ensemble-{settings.digest(names)}"
         version = Version(found, "ensemble", settings.digest(names), self.round, now())
-        rules, grid = settings.Aggregation().rules(MergeRules), buildings.shards[0].tiles.read().grid
+        rules, grid = settings.Aggregation().rules(MergeRules), buildings.tiles.read().grid
         fuse_versions(image_id, names, version, store, grid, settings.Labels().names, rules)
         return found
 
@@ -157,13 +157,13 @@ class ExportReview(RoundStep):
         held_out = held_out_of(self.images)
         evaluated = {task.image_id: self._found(task) for task in self.evaluation}
         evaluated |= {image_id: names[image_id].found for image_id, ground in held_out.items() if ground}
-        grids = {task.image_id: task.shards[0].tiles.read().grid for task in self.tiles.buildings}
+        grids = {task.image_id: task.tiles.read().grid for task in self.tiles.buildings}
         return Round(
             round=self.round,
             exported_at=now(),
             categories=list(settings.Labels().names),
             tiles=queue.tiles,
-            grids=grids | {task.image_id: task.shards[0].tiles.read().grid for task in self.evaluation},
+            grids=grids | {task.image_id: task.tiles.read().grid for task in self.evaluation},
             proposals={image_id: one.proposals for image_id, one in names.items()},
             bases={image_id: one.base for image_id, one in names.items() if one.base},
             evaluated=evaluated,

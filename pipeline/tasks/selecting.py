@@ -13,7 +13,6 @@ import numpy as np
 from pipeline import settings
 from pipeline.errors import SettingsError
 from pipeline.inputs import fingerprint
-from pipeline.raster import Imagery
 from pipeline.review.proposals import pixels_of
 from pipeline.review.rules import ReviewRules
 from pipeline.review.uncertainty import committee_doubts
@@ -130,7 +129,6 @@ class SelectTiles(RoundStep):
                 ],
                 self.round,
                 settings.Review().rules(ReviewRules),
-                settings.Imagery().rules(Imagery),
                 detector().predictor,
                 self.progress,
             )
@@ -149,7 +147,8 @@ class SelectTiles(RoundStep):
 
     def _image(self, buildings: AggregateImage, reviewed: list[Window], held_out: list[Window]) -> Reviewable:
         shards, image_id = buildings.shards[0], buildings.image_id
-        tiles = shards.tiles.read()
+        image = shards.tiles.tiled
+        tiles = image.index
         doubts = np.zeros(len(tiles.tiles))
         store, mine = open_workspace_versions(self.workspace), keep_buildings(buildings, self.round)
         for other in versions_to_fuse(store, image_id, mine):
@@ -158,7 +157,7 @@ class SelectTiles(RoundStep):
             sides = pixels_of(rows, tiles.grid), pixels_of(others, tiles.grid)
             doubts += committee_doubts(windows, sides[0], rows["score"].to_numpy(), sides[1])
             doubts += committee_doubts(windows, sides[1], others["score"].to_numpy(), sides[0])
-        return Reviewable(tiles, shards.tiles.image.source, shards.detections, doubts, reviewed, held_out)
+        return Reviewable(image, shards.detections, doubts, reviewed, held_out)
 
 
 def versions_to_fuse(store: VersionStore, image_id: str, mine: str) -> list[str]:

@@ -20,7 +20,7 @@ import shapely
 
 from pipeline.inference import InferenceRules
 from pipeline.large import LargeRules
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, TiledImage
 from pipeline.sample import SceneSpec, paint_scene, write_scene
 from pipeline.schema import TileIndex
 from pipeline.seams import MergeRules
@@ -90,9 +90,9 @@ def map_scene(
     index = tile_image("scene", image, Imagery(), Small(), told)
     detector = Detector(weights, CATEGORIES, InferenceRules(workers=0, device="cpu"), VectorizeRules())
     started = time.process_time()
-    infer_tiles(index, slice(None), image, Imagery(), detector, detections, told)
+    infer_tiles(TiledImage(index, image), slice(None), detector, detections, told)
     tiled = time.process_time()
-    counts = infer_large(index, detections, image, Imagery(), detector, rules, MergeRules(), large, told)
+    counts = infer_large(TiledImage(index, image), detections, detector, rules, MergeRules(), large, told)
     costs = {"tiles s": tiled - started, "large s": time.process_time() - tiled}
     truth = paint_scene(spec).buildings
     before, after = (mapped(index, weights, truth, detections, coarse) for coarse in (None, large))

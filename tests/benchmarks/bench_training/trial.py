@@ -17,7 +17,7 @@ from pipeline.calibration import CalibrationRules
 from pipeline.inference import InferenceRules
 from pipeline.labels import read_area
 from pipeline.metrics import MetricRules
-from pipeline.raster import Imagery
+from pipeline.raster import Imagery, TiledImage
 from pipeline.seams import MergeRules
 from pipeline.settings import Aggregation, Labels, Tiling, Training, digest
 from pipeline.steps.buildings import Selection, aggregate_image
@@ -113,7 +113,8 @@ class Trial:
             store.replace_labels(place, kind, found, {})
             items = store.items_in_tiles(place, tile_frame(index), kind)
             area = read_area(fold.training_area, index.grid.crs)
-            cut_tiles(index, fold.image, imagery, items, area, self.contender.pairs, part, nothing)
+            image = TiledImage(index, fold.image, imagery)
+            cut_tiles(image, items, area, self.contender.pairs, part, nothing)
         return pairs
 
     def run(self, seconds: float) -> dict[str, Any]:
@@ -155,6 +156,7 @@ class Trial:
         """What a network finds on the held-out third, by the challenge's metric."""
         fold, names, imagery = self.lay_out(self.place), self.labels.names, self.imagery(self.place)
         index = tile_image("held_out", fold.test_image, imagery, self.tiling, nothing)
+        image = TiledImage(index, fold.test_image, imagery)
         aggregation = Aggregation(formats=["csv"])
         smallest = aggregation.min_area_m2 / math.prod(index.grid.ground_m_per_px)
         chosen = calibrate_network(
@@ -169,13 +171,11 @@ class Trial:
         )
         detections = folder / "detections"
         detections.mkdir(exist_ok=True)
-        infer_tiles(index, slice(None), fold.test_image, imagery, detector, detections, nothing)
+        infer_tiles(image, slice(None), detector, detections, nothing)
         selection = Selection(chosen.temperature, chosen.thresholds)
         aggregate_image(index, detections, names, selection, aggregation, folder, nothing)
         csv = folder / "held_out.csv"
-        score = evaluate_image(
-            index, fold.test_image, imagery, csv, fold.labels, fold.test_area, self.labels, MetricRules()
-        ).score
+        score = evaluate_image(image, csv, fold.labels, fold.test_area, self.labels, MetricRules()).score
         rows = score.categories
         present = [row.f1 for row in rows.values() if row.true_positives + row.false_negatives]
         return {

@@ -14,7 +14,7 @@ from pathlib import Path
 import geopandas
 
 from pipeline.pairs import PairRules
-from pipeline.raster import Imagery, read_grid
+from pipeline.raster import TiledImage, read_grid
 from pipeline.steps.pairs import cut_tiles
 from pipeline.tiling import TilingRules, build_tile_index, tile_windows
 from tests.benchmarks.rows import Row
@@ -45,7 +45,7 @@ def ours(path: Path, folder: Path) -> None:
         geometry=geopandas.points_from_xy([0.0] * len(index.tiles), 0.0).buffer(1),
         crs=index.grid.crs,
     )
-    cut_tiles(index, path, Imagery(), none, None, PairRules(), folder, lambda share, message: None)
+    cut_tiles(TiledImage(index, path), none, None, PairRules(), folder, lambda share, message: None)
 
 
 def retile(path: Path, folder: Path) -> None:

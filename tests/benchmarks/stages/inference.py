@@ -14,7 +14,7 @@ from models.maskrcnn import build
 from models.predict import Predictor
 from pipeline.cost import expected_cost
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, Raster, read_grid, read_header
+from pipeline.raster import Imagery, Raster, TiledImage, read_grid, read_header
 from pipeline.schema import TileIndex
 from pipeline.steps.cost import measured_rates
 from pipeline.steps.detections import Detector, infer_tiles
@@ -69,7 +69,7 @@ def rows() -> Iterator[Row]:
             tiles = np.stack([np.moveaxis(raster.read(tile.window), -1, 0) for tile in index.tiles])
         predictor.predict(tiles[:BATCH])
         detector = _detector(predictor)
-        rates = measured_rates(path, grid, Imagery(), index.tiles, detector)
+        rates = measured_rates(TiledImage(index, path), detector)
         bare, whole = np.array([
             (_wall(lambda: _look(predictor, tiles)), _shard(index, slice(None), path, detector, folder))
             for folder in (Path(name) / str(turn) for turn in range(ROUNDS))
@@ -140,7 +140,7 @@ def _shard(index: TileIndex, run: slice, image: Path, detector: Detector, folder
     """Wall seconds of inferring a run of tiles."""
     folder.mkdir()
     return _wall(
-        lambda: infer_tiles(index, run, image, Imagery(), detector, folder, lambda share, text: None)
+        lambda: infer_tiles(TiledImage(index, image), run, detector, folder, lambda share, text: None)
     )
 
 
