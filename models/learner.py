@@ -110,15 +110,23 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes as it learns."""
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
-        average = {} if self.average is None else {"average": self.average.state_dict()}
-        return parts | average | {"steps": self.steps}
+        return {name: part.state_dict() for name, part in self._parts.items()} | {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        for name in state.keys() - {"steps"}:
-            getattr(self, name).load_state_dict(state[name])
+        """Go on from what `state_dict` returned, on this device or another one.
+
+        Raises:
+            LookupError, RuntimeError, TypeError, ValueError: it is of another network, or not whole.
+        """
+        for name, part in self._parts.items():
+            if state[name] or name != "scaler":  # which has no state where nothing was scaled
+                part.load_state_dict(state[name])
         self.steps = state["steps"]
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.average is None else parts | {"average": self.average}
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights, WeightsEnum
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
 from models.anchors import fit_anchors
+from models.checkpoint import UNREADABLE
 from models.download import cached, download
 from models.errors import WeightsError
 from models.maskrcnn import ANCHOR_SIZES, MaskRCNN, build
@@ -120,7 +120,7 @@ def _read_state_dict(path: Path) -> StateDict:
         raise WeightsError(
             "no such initial weights", where=path, remedy="Name imagenet, coco, or a .h5 or .pth file"
         ) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
             f"not a file of weights alone: {reason}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from models.atomic import atomic_file
-from models.checkpoint import read_checkpoint, write_checkpoint
+from models.checkpoint import before, going_on_from, read_checkpoint, write_checkpoint
 from models.distributed import is_first, wait_for_all
 from models.engine import Epoch
+from models.errors import WeightsError
 from models.events import write_events
 from models.learner import Learner
-from models.weights import WeightsMetadata, write_weights
+from models.weights import WeightsMetadata, read_weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +63,17 @@ class Run:
         """Go on from the checkpoint, if there is one.
 
         Raises:
-            TrainingError: it is damaged, or of another training.
+            TrainingError: it is damaged, as is the one before, or of another training.
         """
         state = read_checkpoint(self.checkpoint, self.identity)
         if state is None:
             if is_first():
-                self.best.unlink(missing_ok=True)  # of a training whose checkpoint somebody deleted
+                forget(self.folder)  # what is left of a training whose checkpoint somebody deleted
             return
-        self.learner.load_state_dict(state["learner"])
-        self.epoch, self.history = Epoch(**state["epoch"]), state["history"]
-        self.false_positives = np.array(state["false_positives"], dtype=np.int64)
+        with going_on_from(self.checkpoint):
+            self.learner.load_state_dict(state["learner"])
+            self.epoch, self.history = Epoch(**state["epoch"]), state["history"]
+            self.false_positives = np.array(state["false_positives"], dtype=np.int64)
         place = f"epoch {self.epoch.number}, step {self.epoch.steps} of the next"
         logger.info("%s: going on after %s", self.folder, place)
 
@@ -99,17 +100,30 @@ class Run:
         self.keep()
 
     def finish(self) -> Path:
-        """Return the weights file: the best epoch's, or the last one's where none was scored."""
+        """Return the weights file: the best epoch's, or the last one's where none was scored.
+
+        Raises:
+            WeightsError: the best epoch's are damaged.
+        """
         path = self.folder / "weights.h5"
         if is_first():
-            if self.best.exists():
-                # Copied, not moved: until `forget` this may be done over.
-                with atomic_file(path) as part:
-                    shutil.copyfile(self.best, part)
-            else:
-                write_weights(path, self.learner.kept, self._metadata())
+            metadata = self._take_best() if self.best.exists() else self._metadata()
+            write_weights(path, self.learner.kept, metadata)
         wait_for_all()
         return path
+
+    def _take_best(self) -> WeightsMetadata:
+        # Read, not moved: until `forget` this may be done over.
+        try:
+            metadata, state = read_weights(self.best)
+            self.learner.kept.load_state_dict(state)
+        except (WeightsError, RuntimeError) as error:
+            raise WeightsError(
+                "the best epoch's weights are damaged",
+                where=self.best,
+                remedy="Delete the file to take the last epoch's, and run the same again",
+            ) from error
+        return metadata
 
     def _scores(self) -> list[float]:
         return [record["metrics"][SCORE] for record in self.history if SCORE in record["metrics"]]
@@ -129,5 +143,5 @@ class Run:
 
 def forget(folder: Path) -> None:
     """Remove what a training goes on from: it is done, and so is whatever follows from it."""
-    for name in (_CHECKPOINT, _BEST):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / _CHECKPOINT, before(folder / _CHECKPOINT), folder / _BEST):
+        path.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
 """Training tiles → `weights.h5`.
 
 The folder of a training holds, from its first epoch on, `history.json` (what every epoch brought) and
-`checkpoint.pth` (all it needs to go on), and when it is done `weights.h5`, which replaces the
-checkpoint. A training that was broken off at any moment and is begun again with the same arguments
-goes on, on a CPU to the very same weights: after its last whole epoch, or where SIGTERM asked it to
-stop, after the step it was at.
+`checkpoint.pth` (all it needs to go on; beside it the one before), and when it is done `weights.h5`, which
+replaces the checkpoints. A training that was broken off at any moment and is begun again with the same
+arguments goes on, on a CPU to the very same weights: after its last whole epoch, or where SIGTERM asked
+it to stop, after the step it was at.
 """
 
 from __future__ import annotations

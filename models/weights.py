@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from models.maskrcnn import MaskRCNN, build
 FORMAT_VERSION = 1
 """Raised whenever the file changes in a way that an older reader would misread."""
 
+_UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError)
 _MAX_BYTES = 4 * 2**30
 _REMEDY = "Train anew, or name another weights file"
 
@@ -173,13 +175,16 @@ def weights_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Yield the file to be read; what HDF5 finds wrong on the way is a WeightsError."""
     if not path.is_file():
         raise WeightsError("no such weights file", where=path, remedy=_REMEDY)
     try:
-        return h5py.File(path, "r")
-    except OSError:
-        raise WeightsError("not an HDF5 file, or a damaged one", where=path, remedy=_REMEDY) from None
+        with h5py.File(path, "r") as src:
+            yield src
+    except _UNREADABLE as error:
+        raise WeightsError("not an HDF5 file, or a damaged one", where=path, remedy=_REMEDY) from error
 
 
 def _read_metadata(path: Path, src: h5py.File) -> WeightsMetadata:

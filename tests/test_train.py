@@ -300,9 +300,6 @@ def test_checkpoint_of_another_training_is_refused(tmp_path):
         _train(tmp_path / "run", training, replace(RECIPE, learning_rate=2e-3))
     with pytest.raises(TrainingError, match="another data_digest"):
         _train(tmp_path / "run", training[1:])
-    (tmp_path / "run" / "checkpoint.pth").write_bytes(b"half a checkpoi")
-    with pytest.raises(TrainingError, match="damaged checkpoint"):
-        _train(tmp_path / "run", training)
 
 
 def test_what_cannot_begin_is_said(tmp_path):
@@ -350,6 +347,20 @@ def test_bfloat16_is_taken_where_the_processor_has_it(monkeypatch, able):
     assert Learner(model, Recipe(precision="float32"), cpu).dtype == torch.float32
     assert Predictor(model, "cpu").dtype == dtype
     assert Predictor(model, "cpu", "float32").dtype == torch.float32
+
+
+@pytest.mark.parametrize("there", [torch.float16, torch.float32], ids=str)
+def test_a_training_goes_on_where_gradients_are_scaled_and_where_they_are_not(tmp_path, monkeypatch, there):
+    """`auto` may be float32 on a CPU and float16 on the GPU where the training goes on, or the other way."""
+    here = torch.float32 if there == torch.float16 else torch.float16
+    monkeypatch.setattr("models.learner.choose_dtype", lambda *_: here)
+    begun, batch = _learner(tmp_path)
+    begun.step([batch], 1, 1e-3)
+    monkeypatch.setattr("models.learner.choose_dtype", lambda *_: there)
+    resumed, _ = _learner(tmp_path)
+    resumed.load_state_dict(begun.state_dict())
+    assert resumed.scaler.is_enabled() == (there == torch.float16) and resumed.steps == 1
+    assert all(np.isfinite(value) for value in resumed.step([batch], 1, 1e-3).values())
 
 
 def test_learning_rate_rises_and_falls():
