@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +45,7 @@ from pipeline.tasks import (
     TrainMaskRCNN,
     sources,
 )
-from pipeline.tasks.step import one_look
+from pipeline.tasks.step import Step, one_look
 from pipeline.tiling import read_tile_index
 from pipeline.verify import verify
 
@@ -196,20 +198,25 @@ def workspace(tmp_path) -> Iterator[Path]:
     for name, values in before.items():
         for key, value in values.items():
             config.set(name, key, value)
+    luigi.task_register.Register.clear_instance_cache()
 
 
-def digests() -> dict[str, str]:
-    """Every task's digest as the settings stand; LoadLabels to Submission of the image they are about."""
+def every_step() -> list[Step]:
+    """Every task as the settings stand; LoadLabels to Submission of the image they are about."""
     test, training = {"image_id": "scene_042"}, {"image_id": "scene_001"}
-    steps = [
+    return [
         TileImage(**test), TileImage(**training), LoadLabels(**training), CutTiles(**training), TrainMaskRCNN(),
         CalibrateNetwork(), InferShard(shard=0, **test), InferLarge(**test), AggregateImage(**test),
         EvaluateImage(**test), ReportImage(**test), Submission(), CheckLabels(**test),
         ExportImage(**test), ExportTraining(), SelectTiles(round=1),
     ]  # fmt: skip
+
+
+def digests() -> dict[str, str]:
+    """Every task's digest as the settings stand."""
     found: dict[str, str] = {}
     with one_look():
-        for step in steps:
+        for step in every_step():
             family = type(step).__name__
             found[family] = found.get(family, "") + step.digest
     return found
@@ -284,6 +291,19 @@ def test_runs_share_tasks_where_only_their_machines_differ(workspace, section):
         told = [name in INCIDENTAL] * len(before)
         same = [now == then for now, then in zip(identities(), before, strict=True)]
         assert same == told, f"[{section.get_task_family()}] {name} = {value}"
+
+
+def test_whatever_runs_a_network_takes_a_gpu_where_it_may_use_one(workspace):
+    def take_one() -> set[str]:
+        return {type(step).__name__ for step in every_step() if step.resources == {"gpu": 1}}
+
+    run_one = re.compile(r"\b(detector|train_network)\(")
+    run = {type(step).__name__ for step in every_step() if run_one.search(inspect.getsource(type(step)))}
+    assert take_one() == run >= {"TrainMaskRCNN", "InferShard"}
+    get_config().set("Inference", "device", "cpu")
+    assert take_one() == {"TrainMaskRCNN"}
+    get_config().set("Training", "device", "cpu")
+    assert not take_one()
 
 
 def test_a_workspace_is_the_same_however_it_is_called(workspace, monkeypatch):

@@ -19,6 +19,7 @@ from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.importing import tiles_reviewed
 from pipeline.steps.training import FoundPair, pairs_on, read_sides
 from pipeline.tasks.detecting import detector, network
+from pipeline.tasks.gpu import GpuStep
 from pipeline.tasks.learning import CutTiles, TrainMaskRCNN
 from pipeline.tasks.sources import SourceWeights
 from pipeline.tasks.step import Step, digest_of, digests
@@ -27,7 +28,7 @@ from pipeline.thresholds import ThresholdRules
 logger = logging.getLogger("luigi-interface")
 
 
-class CalibrateNetwork(Step):
+class CalibrateNetwork(GpuStep):
     """`thresholds.json`: what the network's confidences mean on held-out ground, and which to publish.
 
     Held out from a network learnt here is what training sets apart. Given weights have learnt from nothing
@@ -35,11 +36,6 @@ class CalibrateNetwork(Step):
     """
 
     sections = (settings.Thresholds, settings.Inference, settings.Outlines, settings.Labels)
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One GPU where one may be used."""
-        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
 
     @property
     def reviewed(self) -> dict[str, list[Window]]:

@@ -19,6 +19,7 @@ from pipeline.seams import MergeRules
 from pipeline.steps.detections import Detector, infer_tiles
 from pipeline.steps.drawing import tile_path
 from pipeline.steps.large import infer_large
+from pipeline.tasks.gpu import GpuStep
 from pipeline.tasks.learning import TileImage, TrainMaskRCNN
 from pipeline.tasks.sources import SourceWeights
 from pipeline.tasks.step import ImageStep, Step, digests
@@ -52,16 +53,11 @@ def detector() -> Detector:
     )
 
 
-class InferShard(ImageStep):
+class InferShard(GpuStep, ImageStep):
     """One JSON of detections per tile, for a run of neighbouring tiles, and a manifest that closes it."""
 
     shard = luigi.IntParameter(description="Which run of tiles, from 0.")
     sections = (settings.Inference, settings.Outlines, settings.Labels)
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One GPU where one may be used."""
-        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
 
     @property
     def tiles(self) -> TileImage:
@@ -112,15 +108,10 @@ def shards_of(image_id: str) -> list[InferShard]:
     return [InferShard(image_id=image_id, shard=shard) for shard in range(settings.Inference().shards)]
 
 
-class InferLarge(ImageStep):
+class InferLarge(GpuStep, ImageStep):
     """Detections of buildings that no tile sees whole, on coarser windows; in the graph where wanted."""
 
     sections = (settings.LargeBuildings,)
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One GPU where one may be used."""
-        return {} if settings.Inference().device == "cpu" else {"gpu": 1}
 
     @property
     def shards(self) -> list[InferShard]:

@@ -25,6 +25,7 @@ from pipeline.steps.tiles import tile_image
 from pipeline.steps.training import end_training, train_network
 from pipeline.stores import LabelStore, open_store
 from pipeline.targets import LabelStoreTarget
+from pipeline.tasks.gpu import GpuStep
 from pipeline.tasks.sources import SourceImage, SourceLabels
 from pipeline.tasks.step import ImageStep, Step, digests
 from pipeline.tiling import read_tile_index, write_tile_index
@@ -178,15 +179,11 @@ class CutTiles(ImageStep):
             )
 
 
-class TrainMaskRCNN(Step):
+class TrainMaskRCNN(GpuStep):
     """`weights.h5` and `history.json`, learnt from every training image."""
 
     sections = (settings.Training,)
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One GPU where one may be used."""
-        return {} if settings.Training().device == "cpu" else {"gpu": 1}
+    runs_by = settings.Training
 
     @property
     def images(self) -> list[str]:

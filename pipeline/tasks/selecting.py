@@ -23,6 +23,7 @@ from pipeline.steps.training import held_out_ground
 from pipeline.stores.versions import VersionStore
 from pipeline.tasks.checking import keep_buildings, open_workspace_versions
 from pipeline.tasks.detecting import detector, network
+from pipeline.tasks.gpu import GpuStep
 from pipeline.tasks.learning import TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage
 from pipeline.tasks.step import Step
@@ -89,7 +90,7 @@ class RoundStep(Step):
         return [int(folder.name.removeprefix("round_")) for folder in folders]
 
 
-class SelectTiles(RoundStep):
+class SelectTiles(GpuStep, RoundStep):
     """`queue.json`: the tiles of a round, by doubt, by difference and by chance."""
 
     sections = (settings.Review,)
