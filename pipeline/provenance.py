@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from pipeline.schema import Versioned
 
+_PROCESS = Path("/proc/self")
 PACKAGES = ("luigi", "rasterio", "shapely", "geopandas", "torch", "torchvision", "h5py", "numpy")
 
 
@@ -51,20 +52,36 @@ class RunRecord(Versioned):
     started: str
     seconds: float
     peak_memory_mib: float
+    """Largest memory that the process held, without those that it started."""
+    peak_memory_since: Literal["task", "process"] = "process"
+    """Since the task began; or the process, with the tasks before, where the system starts no count anew."""
 
 
 def peak_mib() -> float:
-    """Largest memory that this program has held, MiB.
+    """Largest memory that this program has held, since `restart_peak` where that is possible, MiB.
 
     As Linux tells of the program alone; what `getrusage` tells begins with the peak of the process that
     started it, and is taken where there is nothing else.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = (_PROCESS / "status").read_text().splitlines()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     (line,) = [one for one in lines if one.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
+
+
+def restart_peak() -> bool:
+    """Whether `peak_mib` counts from now on; not where the system is not Linux, or does not permit it.
+
+    Source: proc_pid_clear_refs(5).
+    """
+    try:
+        (_PROCESS / "clear_refs").write_text("5")
+        return True
+    except OSError:
+        return False
 
 
 class Stopwatch:
@@ -73,6 +90,7 @@ class Stopwatch:
     def __init__(self, task: str, image_id: str | None, digest: str):
         self._task, self._image_id, self._digest = task, image_id, digest
         self._started, self._clock = datetime.now(UTC), time.monotonic()
+        self._peak_is_its_own = restart_peak()
 
     def record(
         self, settings: dict, inputs: dict[str, str], counts: Mapping[str, int | float] | None = None
@@ -93,6 +111,7 @@ class Stopwatch:
             started=self._started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self._clock, 3),
             peak_memory_mib=round(peak_mib(), 1),
+            peak_memory_since="task" if self._peak_is_its_own else "process",
         )
 
 
