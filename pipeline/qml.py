@@ -13,6 +13,8 @@ import pandas as pd
 
 HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 VERSION = "3.22.0"
+GPKG_VERSION = {"VERSION": "1.2"}
+"""Option of GDAL for a GeoPackage that people open: QGIS 3.22 doubts versions after it."""
 STYLES_TABLE = "layer_styles"
 """Where QGIS looks for the styles of a GeoPackage's layers."""
 
@@ -101,7 +103,7 @@ def style_table(styles: Mapping[str, str], name: str, updated: str, description:
             "description": description,
             "owner": "",
             "ui": "",
-            "update_time": pd.Timestamp(updated),
+            "update_time": pd.Timestamp(updated, tz="UTC"),
         }
     )
 

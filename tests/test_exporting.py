@@ -17,7 +17,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
-from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
+from debian_qgis import DEBIANS_PYTHON, geopackage_complaints, qgis_or_skip
 from pystac.extensions.projection import ProjectionExtension
 from rasterio.transform import from_origin
 from test_buildings import write as write_detections
@@ -118,6 +118,11 @@ def test_one_file_holds_everything_about_an_image(village):
     assert labels["class_name"].tolist() == ["completed", "unfinished", "foundation", "unknown"]
     assert labels["outcome"].tolist() == ["found", "wrong category", "missed", "found"]
     assert tiles.crs == labels.crs == layer(output, "review").crs == CRS
+
+
+def test_the_geopackage_is_as_the_specification_has_it(village):
+    output, _ = export(village, "output")
+    assert geopackage_complaints(output / "a.gpkg") == ""
 
 
 def test_labels_of_the_image_beside_are_not_asked_for(village):

@@ -10,12 +10,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from debian_qgis import DEBIANS_PYTHON, qgis_or_skip
+from debian_qgis import DEBIANS_PYTHON, geopackage_complaints, qgis_or_skip
 from PIL import Image
 from review_village import village_under_review
 from test_graph import run_luigi, tasks_run
+from test_review import CATEGORIES, GRID, LEFT, RIGHT, proposals
 
+from pipeline.review.corrected import Marks, write_corrected
+from pipeline.review.qgis import write_qgis
 from pipeline.untouched import stamp_of, with_log
+
+
+def test_a_round_s_geopackages_are_as_the_specification_has_them(tmp_path):
+    path, labels = tmp_path / "a.gpkg", tmp_path / "labels.gpkg"
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT, RIGHT], CATEGORIES)
+    write_corrected(labels, proposals(), Marks([LEFT.window], []), "condition", {})
+    assert geopackage_complaints(path) == geopackage_complaints(labels) == ""
 
 
 @pytest.mark.timeout(600)

@@ -12,7 +12,7 @@ import pyogrio
 
 from pipeline.outputs.buildings import RAW, empty_frame
 from pipeline.outputs.formats import NO_CLOCK, no_clock
-from pipeline.qml import STYLES_TABLE, style_table
+from pipeline.qml import GPKG_VERSION, STYLES_TABLE, style_table
 
 BUILDINGS, RAW_OUTLINES, TILES, LABELS, REVIEW = "buildings", "raw_outlines", "tiles", "labels", "review"
 """The layers. `raw_outlines` holds every building's outline as it was found, by `building_id`."""
@@ -40,8 +40,7 @@ def write_gpkg(
     with no_clock():
         for number, batch in enumerate(chain([empty_frame(categories, crs)], batches)):
             mode = "a" if number else "w"
-            # Older readers, QGIS 3.22 among them, doubt versions after 1.2.
-            whole = options if number else options | {"dataset_options": {"VERSION": "1.2"}}
+            whole = options if number else options | {"dataset_options": GPKG_VERSION}
             batch.drop(columns=RAW).to_file(
                 path, layer=BUILDINGS, mode=mode, geometry_type="Polygon", **whole
             )

@@ -19,6 +19,7 @@ import shapely
 from pipeline.errors import LabelError
 from pipeline.frames import px_to_crs, window_box
 from pipeline.matching import overlapping_pairs
+from pipeline.qml import GPKG_VERSION
 from pipeline.review.deciding import Verdict
 from pipeline.review.proposals import KNOWN_IOU
 from pipeline.schema import Grid, Window
@@ -177,6 +178,7 @@ def write_corrected(
         layer=LABELS,
         driver="GPKG",
         geometry_type="Polygon",
+        dataset_options=GPKG_VERSION,
         layer_options={"FID": "row_number" if attribute.lower() == "fid" else "fid"},
     )
     for layer, windows in ((REVIEWED, marks.reviewed), (HELD_OUT, marks.held_out)):

@@ -21,7 +21,7 @@ from pydantic import Field
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs, reproject, window_box
 from pipeline.matching import valid_polygons
-from pipeline.qml import STYLES_TABLE, Look, style_table
+from pipeline.qml import GPKG_VERSION, STYLES_TABLE, Look, style_table
 from pipeline.review.proposals import MIN_SHOWN, source_of
 from pipeline.review.records import UNKNOWN, Answer, QueuedTile, ReviewedBuilding, Round, TileReview
 from pipeline.review.styles import BUILDING_STATUSES, NOW, TILE_STATUSES, style
@@ -58,7 +58,8 @@ def write_qgis(
     queue = _tile_layer(tiles, grid)
     near = shapely.intersects(rows.geometry.values, shapely.union_all(queue.geometry.values))
     options = {"driver": "GPKG", "geometry_type": "Polygon", "SPATIAL_INDEX": "YES"}
-    pyogrio.write_dataframe(_building_layer(rows[near]), path, layer=BUILDINGS, **options)
+    buildings = _building_layer(rows[near])
+    pyogrio.write_dataframe(buildings, path, layer=BUILDINGS, dataset_options=GPKG_VERSION, **options)
     pyogrio.write_dataframe(queue, path, layer=TILES, append=True, **options)
     told = pd.DataFrame([{"round": round_number, "image_id": image_id}])
     pyogrio.write_dataframe(told, path, layer=ROUND, driver="GPKG", append=True)

@@ -20,6 +20,7 @@ from pipeline.frames import footprint, ground_m_per_px, px_to_crs, reproject
 from pipeline.labels import category_indices, clean_labels, read_label_file
 from pipeline.outputs import LONLAT
 from pipeline.polygons import polygonal, stand_on
+from pipeline.qml import GPKG_VERSION
 from pipeline.raster import TiledImage
 from pipeline.review.ceiling import Ceiling, find_ceiling
 from pipeline.schema import Artifact, Grid, TileIndex, Versioned, Window
@@ -161,7 +162,8 @@ def write_findings(stem: Path, findings: geopandas.GeoDataFrame) -> None:
     table.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
     layer = told[placed].astype({"rule": "str", "meaning": "str"})
     path = stem.with_name(f"{stem.name}.gpkg")
-    pyogrio.write_dataframe(layer, path, layer="findings", driver="GPKG", geometry_type="Unknown")
+    options = {"driver": "GPKG", "geometry_type": "Unknown", "dataset_options": GPKG_VERSION}
+    pyogrio.write_dataframe(layer, path, layer="findings", **options)
 
 
 def drawn_rows(

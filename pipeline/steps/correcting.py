@@ -11,6 +11,7 @@ import numpy as np
 import pyogrio
 
 from pipeline.atomic import atomic
+from pipeline.qml import GPKG_VERSION
 from pipeline.review.changes import Change, changes_of
 from pipeline.review.corrected import Marks, Origin, correct, corrected_ground, with_late, write_corrected
 from pipeline.review.deciding import Verdict, decide
@@ -137,5 +138,5 @@ def write_labels(
         return
     with atomic(area) as scratch:
         frame = geopandas.GeoDataFrame(geometry=[ground], crs=rows.crs)
-        pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG")
+        pyogrio.write_dataframe(frame, scratch, layer="area", driver="GPKG", dataset_options=GPKG_VERSION)
         drop_journals(area)
