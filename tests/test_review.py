@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import LabelError, SettingsError
 from pipeline.frames import crs_to_px, px_to_crs, window_box
-from pipeline.review.changes import vertices_changed
+from pipeline.review.changes import changes_of, tally, vertices_changed
 from pipeline.review.coco import coco_dataset, read_coco
 from pipeline.review.corrected import Marks, read_marks, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
@@ -484,6 +484,26 @@ def refused_in_one_line(path, says: str) -> None:
     told = str(error.value)
     assert told.startswith((str(path), path.name)) and says in told and error.value.remedy, told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("moved_px", "category", "counts"),
+    [
+        (0, "foundation", {"accepted": 1}),
+        (0, "completed", {"reclassified": 1}),
+        (5, "foundation", {"edited": 1}),
+        (5, "completed", {"edited": 1, "reclassified": 1}),
+        (5, None, {"edited": 1, "reclassified": 1}),
+    ],
+)
+def test_a_building_may_get_another_outline_and_another_category(moved_px, category, counts):
+    drawn = shapely.box(200 + moved_px, 100, 240 + moved_px, 140)
+    found = verdicts([review("amina", "", drawn, category=category)])
+    row = {"model": "net/abc", "source": "net/abc", "category": "foundation", "score": 0.62}
+    mine = [verdict for (row_id, _), verdict in found.items() if row_id == 2]
+    (change,) = changes_of(mine, {2: row | {"polygon_px": PROPOSED_PX[1]}}, 0.077)
+    told = tally([change]).model_dump(include={"accepted", "edited", "reclassified", "rejected"})
+    assert {name: count for name, count in told.items() if count} == counts
 
 
 def review(person: str, finished_at: str, *polygons, category="completed") -> TileReview:

@@ -53,7 +53,9 @@ class Tally(Artifact):
     proposals: int
     accepted: int
     reclassified: int
+    """Given another category, with another outline or without."""
     edited: int
+    """Given another outline."""
     rejected: int
     acceptance_rate: float | None
     """Left as they were, over all."""
@@ -184,12 +186,14 @@ def _iou(one: shapely.Polygon, other: shapely.Polygon) -> float:
 def tally(changes: Sequence[Change]) -> Tally:
     """Counts and means of proposals."""
     counts = {status: sum(one.status == status for one in changes) for status in _STATUSES}
+    renamed = sum(one.status != "rejected" and one.before != one.after for one in changes)
     edited = [one for one in changes if one.status == "edited"]
     seconds = [one.seconds for one in changes if not math.isnan(one.seconds)]
     n = len(changes)
     return Tally(
         proposals=n,
         **counts,
+        reclassified=renamed,
         acceptance_rate=counts["accepted"] / n if n else None,
         false_positive_rate=counts["rejected"] / n if n else None,
         mean_vertices=fmean(one.vertices for one in edited) if edited else None,
@@ -199,7 +203,7 @@ def tally(changes: Sequence[Change]) -> Tally:
     )
 
 
-_STATUSES = ("accepted", "reclassified", "edited", "rejected")
+_STATUSES = ("accepted", "edited", "rejected")
 
 
 def number_round(
