@@ -25,7 +25,7 @@ from test_buildings import write as write_detections
 from pipeline.frames import reproject
 from pipeline.metrics import MetricRules
 from pipeline.outputs import FORMATS, LONLAT
-from pipeline.outputs.qgis import ProjectImage, project
+from pipeline.outputs.project import ProjectImage, project
 from pipeline.outputs.review import building_reasons
 from pipeline.outputs.stac import stac_item
 from pipeline.raster import Imagery, TiledImage

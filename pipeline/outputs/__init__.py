@@ -6,7 +6,8 @@
     formats      GeoJSON, GeoParquet, FlatGeobuf, shapefile, vector tiles
     review       which buildings and labels are worth a person's look
     geopackage   buildings, outlines as found, tiles, labels and review points in one file
-    qgis         how QGIS shows them, and a project
+    qgis         how QGIS shows them
+    project      a project that opens them over the image
     stac         image, labels and results as an Item of a catalogue
     training_sets  the training tiles as COCO and YOLO datasets
 

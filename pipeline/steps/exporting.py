@@ -25,7 +25,8 @@ from pipeline.frames import (
 from pipeline.inputs import URL_PREFIXES
 from pipeline.outputs import LONLAT
 from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
-from pipeline.outputs.qgis import ProjectImage, layer_styles, project
+from pipeline.outputs.project import ProjectImage, project
+from pipeline.outputs.qgis import layer_styles
 from pipeline.outputs.review import MISSED, REASONS, building_reasons, points_on
 from pipeline.outputs.stac import stac_item
 from pipeline.raster import read_header
