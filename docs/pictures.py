@@ -18,7 +18,7 @@ import rasterio
 from browser import photograph
 from PIL import Image, ImageChops, ImageDraw
 
-from pipeline.report import LINES
+from pipeline.styles import LINES
 from pipeline.submission import read_csv
 from pipeline.targets import Workspace
 

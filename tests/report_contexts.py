@@ -21,10 +21,10 @@ from pipeline.evidence import TileSample
 from pipeline.matching import overlapping_pairs
 from pipeline.metrics import MetricRules, measure_image, precision_recall
 from pipeline.report import Picture, ReportContext, build_pyramid, choose_galleries
-from pipeline.report.outcomes import outcomes
 from pipeline.seam_score import find_seams, score_seams
 from pipeline.thresholds import ThresholdRules
 from pipeline.training_curves import Chart, Curve, TrainingCurves
+from pipeline.verdicts import judge
 
 CATEGORIES = ("foundation", "unfinished", "completed")
 TWO_TILES = [(0, 0, 120, 100), (80, 0, 120, 100)]
@@ -106,21 +106,13 @@ def scored_context(**changes) -> ReportContext:
     known = np.array([2, 1, 0, -1])
     probabilities = np.array([[0.0, 0.0, 0.93], [0.61, 0.0, 0.0], [0.0, 0.0, 0.5]])
     score = score_image(plain.polygons_px, probabilities, truths, known, CATEGORIES)
-    found, labelled = outcomes(3, 4, score.matches, None)
-    mistaken = [(pair.proposal, pair.truth) for pair in score.matches.class_mistakes]
-    galleries = choose_galleries(
-        plain.polygons_px, plain.confidences, truths, found, labelled, mistaken, (200, 100)
-    )
-    shown = [
-        gallery._replace(
-            crops=[crop._replace(picture=picture(width=96, height=96)) for crop in gallery.crops]
-        )
-        for gallery in galleries
-    ]
+    found, labelled = judge(plain.polygons_px, truths, score.matches)
     given = dict(
         truth_polygons_px=truths,
         truth_categories=known,
         score=score,
+        found=found,
+        labelled=labelled,
         seams=seam_score(plain.polygons_px, truths, score, TWO_TILES),
         coverage=Coverage(uncovered_px=0, uncovered_share=0),
         metrics=measure_image(
@@ -129,9 +121,50 @@ def scored_context(**changes) -> ReportContext:
         curves=precision_recall(
             overlapping_pairs(plain.polygons_px, truths), probabilities, known, CATEGORIES
         ),
-        galleries=shown,
+        galleries=galleries(plain, truths, found, labelled),
     )
     return replace(plain, **given | changes)
+
+
+def galleries(context: ReportContext, truths, found, labelled):
+    """The galleries of buildings and labels, with pictures of nothing."""
+    chosen = choose_galleries(
+        context.polygons_px, context.confidences, truths, found, labelled, (context.width, context.height)
+    )
+    return [
+        gallery._replace(
+            crops=[crop._replace(picture=picture(width=96, height=96)) for crop in gallery.crops]
+        )
+        for gallery in chosen
+    ]
+
+
+def failing_context() -> ReportContext:
+    """Every failure once: false, half of a label, found again; missed, labelled again, crossed, empty."""
+    plain = plain_context()
+    found = np.array([shapely.box(x, 10, x + 10, 20) for x in (0, 30, 60, 64, 90, 120)], dtype=object)
+    found[3] = shapely.box(64, 10, 70, 20)
+    truths = np.array([shapely.box(x, 10, x + 10, 20) for x in (25, 60, 150, 90, 90)], dtype=object)
+    truths[4] = shapely.box(90, 10, 99, 20)
+    crossed = shapely.Polygon([(120, 10), (130, 20), (130, 10), (120, 20)])
+    truths = np.array([*truths, crossed, shapely.Polygon()], dtype=object)
+    known, confidences = np.full(len(truths), 2), np.linspace(0.9, 0.4, len(found))
+    probabilities = np.column_stack([np.zeros((len(found), 2)), confidences])
+    score = score_image(found, probabilities, truths, known, CATEGORIES)
+    of_found, of_truths = judge(found, truths, score.matches)
+    plain = replace(
+        plain,
+        polygons_px=found,
+        building_categories=np.full(len(found), 2),
+        confidences=confidences,
+        areas_m2=shapely.area(found),
+        truth_polygons_px=truths,
+        truth_categories=known,
+        score=score,
+        found=of_found,
+        labelled=of_truths,
+    )
+    return replace(plain, galleries=galleries(plain, truths, of_found, of_truths))
 
 
 def seam_score(polygons, truths, score, windows):

@@ -35,7 +35,7 @@ FLOORS = [
     | {"pipeline.outputs", "pipeline.report", "pipeline.fetch", "pipeline.coverage"}
     | {"pipeline.training_curves", "pipeline.split"},
     {"pipeline.frames", "pipeline.evidence", "pipeline.clipping", "pipeline.painting", "pipeline.rounding"}
-    | {"pipeline.styles", "pipeline.qml", "pipeline.edge"},
+    | {"pipeline.styles", "pipeline.qml", "pipeline.edge", "pipeline.verdicts"},
     {"pipeline.checks"},
     {
         "pipeline.pace",
@@ -60,7 +60,7 @@ FLOORS = [
 PURE = ["tiling", "labels", "pairs", "inference", "large", "vectorize", "seams", "thresholds", "submission"]
 PURE += ["evaluate", "frames", "matching", "outputs", "polygons", "report", "seam_score", "coverage"]
 PURE += ["clipping", "cost", "bootstrap", "calibration", "evidence", "held_out", "metrics", "regularize"]
-PURE += ["temperature", "edge", "split", "training_curves", "checks", "review"]
+PURE += ["temperature", "edge", "split", "training_curves", "checks", "review", "verdicts"]
 BANNED = ("utils", "helpers", "common", "misc", "manager")
 
 

@@ -26,7 +26,7 @@ from pipeline.frames import reproject
 from pipeline.metrics import MetricRules
 from pipeline.outputs import FORMATS, LONLAT
 from pipeline.outputs.project import ProjectImage, project
-from pipeline.outputs.review import building_reasons
+from pipeline.outputs.review import UNDECIDED, building_reasons
 from pipeline.outputs.stac import stac_item
 from pipeline.raster import Imagery, TiledImage
 from pipeline.settings import Aggregation, Labels, Tiling
@@ -147,6 +147,20 @@ def test_review_points_lie_on_what_is_to_be_looked_at(village):
     assert missed.geometry.iloc[0].contains(points.geometry[0])
 
 
+def test_review_points_tell_an_outline_that_is_not_good_enough_from_nothing_at_all(village):
+    alone, _ = export(village, "alone")
+    half, _ = export(village, "half", elsewhere=[(30, 15)])
+    meanings = [
+        dict(zip(points["reason"], points["meaning"], strict=True))
+        for points in (layer(alone, "review"), layer(half, "review").drop_duplicates("reason", keep="last"))
+    ]
+    assert meanings[0]["false"] == "no building is labelled here"
+    assert meanings[0]["missed"] == "a labelled building that was not found"
+    assert meanings[1]["false"] == "a building is labelled here, and overlaps by one half or less"
+    assert meanings[1]["missed"] == "a labelled building; what was found overlaps by one half or less"
+    assert layer(half, "labels")["outcome"].tolist()[-1] == "missed", "whatever the reason"
+
+
 def test_without_labels_doubts_are_left_to_look_at(village):
     output, counts = export(village, "output", labels=False)
     assert layer(output, "review")["reason"].tolist() == ["unsure", "undecided", "edge"]
@@ -157,7 +171,7 @@ def test_two_categories_are_close_below_a_difference_of_0_15():
     probabilities = np.array([[0.05, 0.42, 0.55], [0.05, 0.38, 0.55]])
     nothing = np.zeros(2, bool)
     reasons = building_reasons(probabilities, np.full(2, "found", object), nothing, nothing)
-    assert reasons.tolist() == ["undecided", ""]
+    assert reasons == [UNDECIDED, None]
 
 
 def test_the_same_image_gives_the_same_files_whatever_the_day(village):

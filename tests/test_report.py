@@ -16,6 +16,7 @@ from report_contexts import (
     Outline,
     boxes,
     embedded,
+    failing_context,
     learnt,
     picture,
     plain_context,
@@ -26,7 +27,9 @@ from report_contexts import (
 
 from pipeline.coverage import Coverage
 from pipeline.evaluate import score_image
-from pipeline.report import LINES, MAX_PAGE_MIB, build_pyramid, render_report, vectors
+from pipeline.report import MAX_PAGE_MIB, build_pyramid, cards, render_report, vectors
+from pipeline.styles import LINES
+from pipeline.verdicts import judge
 
 
 @pytest.fixture
@@ -125,7 +128,8 @@ def test_buildings_outside_the_judgement_are_drawn_without_one(scored):
         scored.truth_categories,
         CATEGORIES,
     )
-    told = outcomes_of(render_report(replace(scored, score=score, judged=judged)))
+    found, labelled = judge(scored.polygons_px, scored.truth_polygons_px, score.matches, judged)
+    told = outcomes_of(render_report(replace(scored, score=score, found=found, labelled=labelled)))
     assert told[:4] == [
         "found 1: 2",
         "found 2: 0 mistaken",
@@ -137,12 +141,54 @@ def test_buildings_outside_the_judgement_are_drawn_without_one(scored):
 def test_shows_the_mistakes_from_near(scored):
     page = render_report(scored)
     words = Outline(page).words
-    assert "False alarms (1) " in words and "Building 3 completed 0.50, 120 m²" in words
+    assert "False positives (1): 1 where nothing is labelled" in words
+    assert "False negatives (2): 2 where nothing was found." in words
+    assert (
+        "False alarms (1) " in words and "Building 3 completed 0.50, nothing labelled here, 120 m²" in words
+    )
     assert "Misses (2) " in words and "Label 3 labelled foundation, 216 m²" in words
     assert "Label 4 labelled unknown" in words
     assert "Wrong categories (1) " in words and "Building 2 foundation 0.61, labelled unfinished" in words
     assert "Least sure (3) " in words
     assert page.count("data:image/jpeg") == 1 + 1 + 2 + 1 + 3 + page.count("`data:image/jpeg")
+
+
+def test_tells_why_a_building_is_false_and_a_label_missed():
+    page = render_report(failing_context())
+    words = Outline(page).words
+    assert (
+        "False positives (4): 1 where nothing is labelled, 1 with too small an overlap, 1 on a label" in words
+    )
+    assert "False negatives (5): 1 where nothing was found, 1 with too small an overlap, 1 on a bui" in words
+    for told in (
+        "False alarms (1) Found where nothing is labelled; the surest first.",
+        "Overlap too small (1)",
+        "Building 2 completed 0.80, IoU 0.33 with label 1, 100 m²",
+        "Building 4 completed 0.60, IoU 0.60 with label 2, which building 3 took, 60 m²",
+        "Misses (1) Labelled, and nothing found there; the largest first. Label 3 labelled completed, ",
+        "Label 5 labelled completed, IoU 0.90 with building 5, which took label 4, ",
+        "Invalid labels (1 of 2)",
+        "Label 6 labelled completed, self-intersection",
+        "Building 6 completed 0.40, on label 6, which is invalid, 100 m²",
+    ):
+        assert told in words, told
+    assert outcomes_of(page)[:4] == [
+        "found 1: 2 false",
+        "found 2: 2 inexact",
+        "found 3: 2 right",
+        "found 4: 2 repeated",
+    ]
+
+
+def test_pictures_show_all_outlines_within(monkeypatch):
+    page = render_report(failing_context())
+    (card,) = re.findall(r'<svg[^>]*aria-label="Building 2: [^"]*0\.33.*?</svg>', page, re.DOTALL)[:1]
+    drawn = re.findall(r'<path class="(\w+) ?(\w*)" d="([^"]*)"', card)
+    assert [kind for kind, *_ in drawn] == ["filled", "casing", "labelled", "beside", "casing", "predicted"]
+    outlines = {kind: path.count("M") for kind, _, path in drawn}
+    assert outlines == {"filled": 1, "casing": 1, "labelled": 4, "beside": 5, "predicted": 1}, "within 96 px"
+    monkeypatch.setattr(cards, "BESIDE", 2)
+    assert render_report(failing_context()).count("M") < page.count("M")
 
 
 def test_tells_what_made_it(plain):
@@ -212,7 +258,9 @@ def test_without_buildings(plain):
 def test_without_buildings_but_with_labels(scored):
     truths = scored.truth_polygons_px
     score = score_image([], np.empty((0, 3)), truths, scored.truth_categories, CATEGORIES)
-    told = outcomes_of(render_report(empty(replace(scored, score=score, galleries=(), curves=()))))
+    found, labelled = judge([], truths, score.matches)
+    changed = replace(scored, score=score, found=found, labelled=labelled, galleries=(), curves=())
+    told = outcomes_of(render_report(empty(changed)))
     assert len(told) == 4
     assert all(title.endswith("missed") for title in told)
 
@@ -240,7 +288,13 @@ def test_odd_labels_are_drawn_where_they_can_be(scored):
     holed = shapely.box(100, 10, 140, 50) - shapely.box(110, 20, 130, 40)
     truths = np.array([bow_tie, two, None, shapely.Polygon(), holed], dtype=object)
     context = replace(
-        scored, truth_polygons_px=truths, truth_categories=np.full(5, 1), score=None, galleries=()
+        scored,
+        truth_polygons_px=truths,
+        truth_categories=np.full(5, 1),
+        score=None,
+        found=None,
+        labelled=None,
+        galleries=(),
     )
     drawn = embedded(render_report(context), "labelled")["features"]
     assert [feature["properties"]["id"] for feature in drawn] == [1, 2, 5]

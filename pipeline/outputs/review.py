@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
+from pipeline import verdicts
+
 UNSURE = 0.5
 """Confidence below which a building is worth a look."""
 CLOSE = 0.15
@@ -22,6 +24,18 @@ class Reason(NamedTuple):
 
 FALSE = Reason("false", "no building is labelled here")
 MISSED = Reason("missed", "a labelled building that was not found")
+FALSE_POSITIVES = {
+    verdicts.FALSE: FALSE,
+    verdicts.INEXACT: Reason("false", "a building is labelled here, and overlaps by one half or less"),
+    verdicts.REPEATED: Reason("false", "the label here has another building"),
+    verdicts.INVALID: Reason("false", "the label here is invalid: nothing can match it"),
+}
+FALSE_NEGATIVES = {
+    verdicts.MISSED: MISSED,
+    verdicts.INEXACT: Reason("missed", "a labelled building; what was found overlaps by one half or less"),
+    verdicts.REPEATED: Reason("missed", "a label whose building has another label"),
+    verdicts.INVALID: Reason("missed", "an invalid label: nothing can match it"),
+}
 MISTAKEN = Reason("category", "the label says another category")
 UNSURE_BUILDING = Reason("unsure", f"confidence below {UNSURE}")
 UNDECIDED = Reason("undecided", "two categories are almost equally likely")
@@ -31,27 +45,28 @@ REASONS = (MISSED, FALSE, MISTAKEN, UNSURE_BUILDING, UNDECIDED, EDGE)
 
 
 def building_reasons(
-    probabilities: np.ndarray, outcomes: np.ndarray, fragments: np.ndarray, at_edge: np.ndarray
-) -> np.ndarray:
-    """Why each building is looked at, object[n] of a reason's name; '' for none.
+    probabilities: np.ndarray, told: np.ndarray, fragments: np.ndarray, at_edge: np.ndarray
+) -> list[Reason | None]:
+    """Why each of n buildings is looked at; None for those that are not.
 
     Args:
         probabilities: float64[n, k].
-        outcomes: object[n] of `false`, `mistaken`, or anything else.
+        told: object[n], verdict on each, '' where nothing was judged.
         fragments: bool[n], cut by a tile's edge without a counterpart beyond it.
         at_edge: bool[n], touching the image's edge.
     """
     best = np.sort(probabilities, axis=1)[:, ::-1]
     second = best[:, 1] if best.shape[1] > 1 else np.zeros(len(best))
-    reasons = np.full(len(probabilities), "", dtype=object)
+    reasons: list[Reason | None] = [None] * len(best)
     for reason, applies in (
         (EDGE, fragments | at_edge),
         (UNDECIDED, best[:, 0] - second < CLOSE),
         (UNSURE_BUILDING, best[:, 0] < UNSURE),
-        (MISTAKEN, outcomes == "mistaken"),
-        (FALSE, outcomes == "false"),
+        (MISTAKEN, told == verdicts.MISTAKEN),
+        *((reason, told == verdict) for verdict, reason in FALSE_POSITIVES.items()),
     ):
-        reasons[applies] = reason.name
+        for row in np.flatnonzero(applies):
+            reasons[row] = reason
     return reasons
 
 

@@ -3,10 +3,11 @@
 ::
 
     context     what the page tells; nothing it has to look up
-    outcomes    what the metric says of each building and each label
     pyramid     the imagery as small tiles of a bounded size
     vectors     outlines for the map and for the overview, of a bounded size
     gallery     which buildings are worth a look from near
+    cards       what is drawn over their pictures, and said below
+    wording     verdicts in words
     charts      numbers as lines and bars
     advice      what to do next
     page        all of it as HTML
@@ -20,10 +21,8 @@ from pipeline.report.context import MAX_PAGE_MIB, ReportContext
 from pipeline.report.gallery import Crop, Gallery, Picture, choose_galleries
 from pipeline.report.page import render_report
 from pipeline.report.pyramid import Pyramid, build_pyramid
-from pipeline.styles import LINES
 
 __all__ = [
-    "LINES",
     "MAX_PAGE_MIB",
     "Crop",
     "Gallery",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.report.pyramid import Pyramid
     from pipeline.seam_score import SeamScore
     from pipeline.training_curves import TrainingCurves
+    from pipeline.verdicts import Verdicts
 
 MAX_PAGE_MIB = 32
 """What a page holds at most, MiB: imagery, outlines, pictures, and everything else together."""
@@ -52,9 +53,11 @@ class ReportContext:
     truth_categories: np.ndarray | None = None
     """int64[m], index into `categories`, -1 where unknown."""
     score: ImageScore | None = None
-    """The metric; its matches count the judged buildings and the truths given here."""
-    judged: np.ndarray | None = None
-    """bool[n], which buildings the score judged; None for all."""
+    """The metric; None where nothing was scored."""
+    found: Verdicts | None = None
+    """What became of the buildings; None where nothing was scored."""
+    labelled: Verdicts | None = None
+    """What became of the labels; None where nothing was scored."""
     seams: SeamScore | None = None
     """The metric near the seams and away from them; None where nothing was scored."""
     coverage: Coverage | None = None

@@ -12,15 +12,15 @@ from typing import Any
 import jinja2
 import numpy as np
 import orjson
-import shapely
 from markupsafe import Markup
 
 from pipeline.report import charts, numbers
 from pipeline.report.advice import advise
+from pipeline.report.cards import Cards
 from pipeline.report.context import ReportContext
-from pipeline.report.gallery import Crop, Gallery, Picture
-from pipeline.report.outcomes import WORDS, outcomes
+from pipeline.report.gallery import Picture
 from pipeline.report.vectors import Layer, map_layer, svg_path
+from pipeline.report.wording import FALSE_NEGATIVES, FALSE_POSITIVES, WORDS, made_of
 from pipeline.report.work import work_of
 from pipeline.styles import Style, category_styles
 
@@ -59,7 +59,9 @@ def render_report(context: ReportContext) -> str:
             f1_lines=list(charts.f1_lines()),
             reliability=charts.reliability_points(context.metrics.reliability) if context.metrics else [],
             plot=charts,
-            galleries=[_gallery(context, styles, gallery) for gallery in context.galleries],
+            galleries=list(_galleries(context, styles)),
+            false_positives=made_of(context.found, FALSE_POSITIVES),
+            false_negatives=made_of(context.labelled, FALSE_NEGATIVES),
             advice=advise(context),
             work=work_of(context.records),
         )
@@ -115,25 +117,21 @@ def _inside_html(content: object) -> Markup:
 
 def _layers(context: ReportContext) -> tuple[Layer, Layer | None]:
     """The buildings and the labels of the map."""
-    truths = context.truth_polygons_px
-    matches = context.score.matches if context.score else None
-    found, labelled = outcomes(
-        len(context.polygons_px), 0 if truths is None else len(truths), matches, context.judged
-    )
+    truths, found, labelled = context.truth_polygons_px, context.found, context.labelled
     sharpest = context.pyramid.factor if context.pyramid else _px_per_overview_px(context)
     categories, known = context.building_categories, context.truth_categories
 
     def building(row: int) -> dict[str, Any]:
         confidence, area = float(context.confidences[row]), float(context.areas_m2[row])
         about = {"id": row + 1, "c": int(categories[row]), "p": round(confidence, 3), "a": round(area, 1)}
-        return about | {"o": found[row]}
+        return about | {"o": found.names[row] if found else ""}
 
     layer = map_layer(context.polygons_px, building, sharpest)
     if truths is None or known is None:
         return layer, None
 
     def label(row: int) -> dict[str, Any]:
-        return {"id": row + 1, "c": int(known[row]), "o": labelled[row]}
+        return {"id": row + 1, "c": int(known[row]), "o": labelled.names[row] if labelled else ""}
 
     return layer, map_layer(truths, label, sharpest)
 
@@ -201,45 +199,9 @@ def _rows(context: ReportContext) -> Iterator[dict[str, Any]]:
         }
 
 
-def _gallery(context: ReportContext, styles: Sequence[Style], gallery: Gallery) -> dict[str, Any]:
-    crops = [_card(context, styles, crop) for crop in gallery.crops if crop.picture]
-    return {"title": gallery.title, "text": gallery.text, "total": gallery.total, "crops": crops}
-
-
-def _card(context: ReportContext, styles: Sequence[Style], crop: Crop) -> dict[str, Any]:
-    """A crop with its outlines and what is said below it."""
-    assert crop.picture is not None
-    outlines, words = [], []
-    if crop.label is not None and context.truth_polygons_px is not None:
-        category = int(np.asarray(context.truth_categories)[crop.label])
-        style = styles[category]  # -1, the last one, is unknown
-        outlines.append(
-            {"kind": "labelled", "style": style, "polygon": context.truth_polygons_px[crop.label]}
-        )
-        words.append(f"labelled {style.name}")
-    if crop.building is not None:
-        style = styles[int(context.building_categories[crop.building])]
-        outlines.append({"kind": "predicted", "style": style, "polygon": context.polygons_px[crop.building]})
-        words.insert(0, f"{style.name} {context.confidences[crop.building]:.2f}")
-    area = (
-        context.areas_m2[crop.building]
-        if crop.building is not None
-        else float(shapely.area(outlines[0]["polygon"])) * math.prod(context.ground_m_per_px)
-    )
-    number = crop.building if crop.building is not None else crop.label
-    kind = "Building" if crop.building is not None else "Label"
-    centre = shapely.centroid(outlines[-1]["polygon"])
-    return {
-        "picture": _data_uri(crop.picture),
-        "window": crop.window,
-        "outlines": [
-            {"kind": part["kind"], "style": part["style"], "path": svg_path([part["polygon"]], crop.factor)}
-            for part in outlines
-        ],
-        "name": f"{kind} {(number or 0) + 1}",
-        "words": ", ".join(words),
-        "area_m2": float(area),
-        "x": round(centre.x, 1),
-        "y": round(centre.y, 1),
-        "reach": max(crop.window.width, crop.window.height),
-    }
+def _galleries(context: ReportContext, styles: Sequence[Style]) -> Iterator[dict[str, Any]]:
+    """The galleries with what is drawn and said of each picture."""
+    cards = Cards(context, styles)
+    for title, text, total, crops in context.galleries:
+        shown = [cards.card(crop) | {"picture": _data_uri(crop.picture)} for crop in crops if crop.picture]
+        yield {"title": title, "text": text, "total": total, "crops": shown}

@@ -27,18 +27,20 @@ from pipeline.outputs import LONLAT
 from pipeline.outputs.geopackage import LABELS, REVIEW, TILES, write_gpkg
 from pipeline.outputs.project import ProjectImage, project
 from pipeline.outputs.qgis import layer_styles
-from pipeline.outputs.review import MISSED, REASONS, building_reasons, points_on
+from pipeline.outputs.review import FALSE_NEGATIVES, Reason, building_reasons, points_on
 from pipeline.outputs.stac import stac_item
 from pipeline.raster import read_header
-from pipeline.report.outcomes import WORDS, outcomes
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
 from pipeline.steps.buildings import read_parts
 from pipeline.steps.evaluation import Evaluation, read_sides
 from pipeline.styles import UNKNOWN
+from pipeline.verdicts import MISTAKEN, RIGHT, judge
 
-MEANINGS = {reason.name: reason.meaning for reason in REASONS}
+OUTCOMES = {RIGHT: "found", MISTAKEN: "wrong category"}
+MISSED = "missed"
+"""What the layer of labels calls their verdicts; the review points tell misses apart."""
 EDGE_PX = 1.0
 """Buildings nearer to the image's edge than this are cut by it."""
 
@@ -82,10 +84,11 @@ def export_image(
     """
     grid, names = index.grid, labels.names
     progress(0.0, "collecting what to review")
-    found, truths = _judgement(judged, labels, index)
+    found, labelled, truths = _judgement(judged, labels, index)
     review, tiles, buildings = _walk(table, index, names, found)
-    missed = truths[truths["outcome"] == WORDS["missed"]]
-    review = pd.concat([_missed_points(missed, grid.crs), review], ignore_index=True)
+    missed = truths[truths["outcome"] == MISSED]
+    reasons = [FALSE_NEGATIVES[labelled[number - 1]] for number in missed["label_id"]]
+    review = pd.concat([_missed_points(missed, reasons, grid.crs), review], ignore_index=True)
     layers = {TILES: tiles, LABELS: truths, REVIEW: review}
     stem = folder / index.image_id
     progress(0.3, f"writing {stem.name}.gpkg")
@@ -104,16 +107,18 @@ def export_image(
 
 def _judgement(
     judged: Judged | None, labels: Labels, index: TileIndex
-) -> tuple[np.ndarray | None, geopandas.GeoDataFrame]:
-    """Outcome of each building, None where nobody judged, and the labels with theirs."""
+) -> tuple[np.ndarray | None, np.ndarray, geopandas.GeoDataFrame]:
+    """Verdicts on buildings, None where nobody judged, and on labels; the labels with their outcome."""
     if judged is None:
-        return None, _label_frame(np.empty(0, dtype=object), [], [], index.grid.crs)
+        nothing = np.empty(0, dtype=object)
+        return None, nothing, _label_frame(nothing, [], [], index.grid.crs)
     sides = read_sides(judged.csv, judged.labels, judged.area, labels, index.grid)
     score = Evaluation.model_validate_json(judged.report.read_bytes()).score
-    found, labelled = outcomes(len(sides.judged), len(sides.truths), score.matches, sides.judged)
+    found, labelled = judge(sides.rows.polygons_lonlat, sides.truths, score.matches, sides.judged)
+    told = [OUTCOMES.get(name, MISSED) for name in labelled.names]
     names = [labels.names[category] if category >= 0 else UNKNOWN for category in sides.known.tolist()]
     truths = reproject(sides.truths, LONLAT, index.grid.crs)
-    return found, _label_frame(truths, names, [WORDS[one] for one in labelled], index.grid.crs)
+    return found.names, labelled.names, _label_frame(truths, names, told, index.grid.crs)
 
 
 def _label_frame(
@@ -156,11 +161,11 @@ def _walk(
             (batch["merge_status"] == "fragment").to_numpy(),
             ~shapely.contains_properly(inside, crs_to_px(polygons, grid.transform)),
         )
-        asked = batch[reasons != ""]
+        asked = batch[[reason is not None for reason in reasons]]
         points.append(
             _point_frame(
                 grid.crs,
-                reasons[reasons != ""],
+                [reason for reason in reasons if reason],
                 asked["building_id"].to_list(),
                 asked["class_name"].to_list(),
                 asked["confidence"].to_list(),
@@ -172,7 +177,7 @@ def _walk(
 
 def _point_frame(
     crs: str,
-    reasons: Sequence[str] | np.ndarray = (),
+    reasons: Sequence[Reason] = (),
     building_ids: Sequence[int] = (),
     class_names: Sequence[str] = (),
     confidences: Sequence[float] = (),
@@ -182,8 +187,8 @@ def _point_frame(
     """Review points of buildings, or of labels where these are given instead."""
     n = len(reasons)
     columns = {
-        "reason": pd.Series(list(reasons), dtype="str"),
-        "meaning": pd.Series([MEANINGS[reason] for reason in reasons], dtype="str"),
+        "reason": pd.Series([reason.name for reason in reasons], dtype="str"),
+        "meaning": pd.Series([reason.meaning for reason in reasons], dtype="str"),
         "building_id": _numbers(building_ids, n),
         "label_id": _numbers(label_ids, n),
         "class_name": pd.Series(list(class_names), dtype="str"),
@@ -198,10 +203,12 @@ def _numbers(given: Sequence[int], n: int) -> pd.arrays.IntegerArray:
     return pd.array(list(given) if given else [pd.NA] * n, dtype=pd.Int64Dtype())
 
 
-def _missed_points(missed: geopandas.GeoDataFrame, crs: str) -> geopandas.GeoDataFrame:
+def _missed_points(
+    missed: geopandas.GeoDataFrame, reasons: Sequence[Reason], crs: str
+) -> geopandas.GeoDataFrame:
     return _point_frame(
         crs,
-        [MISSED.name] * len(missed),
+        reasons,
         class_names=missed["class_name"].to_list(),
         points=points_on(missed.geometry.to_numpy()),
         label_ids=missed["label_id"].to_list(),

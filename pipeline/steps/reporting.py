@@ -16,7 +16,6 @@ from pipeline.outputs import LONLAT
 from pipeline.provenance import RunRecord
 from pipeline.raster import Raster, TiledImage
 from pipeline.report import Gallery, Picture, ReportContext, build_pyramid, choose_galleries, render_report
-from pipeline.report.outcomes import outcomes
 from pipeline.report.pyramid import MAP_SIDE, jpeg
 from pipeline.schema import TileIndex
 from pipeline.settings import Labels
@@ -25,6 +24,7 @@ from pipeline.steps.buildings import Selection
 from pipeline.steps.evaluation import Evaluation, Sides, lonlat_to_px, read_sides
 from pipeline.submission import Rows, read_csv
 from pipeline.training_curves import read_training_curves
+from pipeline.verdicts import Verdicts, judge
 
 OVERVIEW_SIDE = 1600
 """Longer side of the picture on the page, in pixels."""
@@ -103,10 +103,13 @@ def report_image(
 def _judgement(judged: Evaluation, sides: Sides, index: TileIndex, labels: Labels) -> dict[str, Any]:
     """What a page tells of an image with labels, by the fields of `ReportContext`."""
     pairs = overlapping_pairs(sides.rows.polygons_lonlat[sides.judged], sides.truths)
+    truths_px = lonlat_to_px(sides.truths, index.grid)
+    found, labelled = judge(sides.rows.polygons_lonlat, sides.truths, judged.score.matches, sides.judged)
     return {
-        "truth_polygons_px": lonlat_to_px(sides.truths, index.grid),
+        "truth_polygons_px": truths_px,
         "truth_categories": sides.known,
-        "judged": sides.judged,
+        "found": found,
+        "labelled": labelled,
         "score": judged.score,
         "seams": judged.seams,
         "coverage": judged.coverage,
@@ -119,21 +122,12 @@ def _galleries(
     raster: Raster, rows: Rows, confidences: np.ndarray, judgement: Mapping[str, Any]
 ) -> list[Gallery]:
     """The galleries with their pictures, each read by its own window."""
-    truths = judgement.get("truth_polygons_px", np.empty(0, dtype=object))
-    matches = judgement["score"].matches if judgement else None
-    judged = judgement.get("judged")
-    found, labelled = outcomes(len(rows.polygons_px), len(truths), matches, judged)
-    numbers = np.arange(len(rows.polygons_px)) if judged is None else np.flatnonzero(judged)
-    mistaken = (
-        [(int(numbers[pair.proposal]), pair.truth) for pair in matches.class_mistakes] if matches else []
-    )
     galleries = choose_galleries(
         rows.polygons_px,
         confidences,
-        truths,
-        found,
-        labelled,
-        mistaken,
+        judgement.get("truth_polygons_px", np.empty(0, dtype=object)),
+        judgement.get("found", Verdicts.of_nothing(len(rows.polygons_px))),
+        judgement.get("labelled", Verdicts.of_nothing(0)),
         (raster.grid.width, raster.grid.height),
     )
 
