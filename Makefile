@@ -20,7 +20,7 @@ demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed  ## paint five villages, learn on three, hold out one, map the fifth, score it
 	$(BIN)/python -m pipeline.sample demo
 	cd demo && ../$(BIN)/luigi --module pipeline ReportImage --image-id scene_042 --local-scheduler
-	$(BIN)/python -m pipeline.summary demo scene_042
+	cd demo && ../$(BIN)/jengo summary scene_042
 
 # What the tests need from Debian (PostGIS, Chromium, QGIS): installed where it is missing and we are root.
 system: .venv/installed
@@ -70,7 +70,7 @@ test-faults: .venv/installed system  ## 100 kills and every other fault, in one 
 
 WORKSPACE ?= demo
 verify: .venv/installed  ## whether a workspace is whole: make verify WORKSPACE=village
-	$(BIN)/python -m pipeline.verify $(WORKSPACE)
+	cd $(WORKSPACE) && $(CURDIR)/$(BIN)/jengo verify
 
 docs: .venv/installed  ## the reference pages from the code, the notebook's outputs
 	$(BIN)/python docs/reference.py

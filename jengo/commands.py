@@ -11,7 +11,6 @@ import typer
 
 app = typer.Typer(
     name="jengo",
-    help="From drone orthomosaics to building maps. Run it in the folder with input/ and luigi.cfg.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -21,6 +20,23 @@ app.add_typer(labels_app, name="labels")
 
 FAULT = 1
 """Exit code of a check that found something, and of a user's mistake."""
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"jengo {metadata.version('jengo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """From drone orthomosaics to building maps. Run it in the folder with input/ and luigi.cfg."""
 
 
 def main() -> int:
@@ -192,6 +208,10 @@ def run(
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="Report the run to the server of `jengo dashboard`.")
     ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port of that server.", show_default="luigi.cfg's [core], else 8082"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the luigi command.")] = False,
 ) -> None:
     """Map images, including all steps this depends on.
@@ -199,12 +219,13 @@ def run(
     Trains a network first if there is none yet, resumes an interrupted run and skips what is complete.
     Prints the equivalent luigi command, runs it, and prints the paths of the results.
     """
+    # First: Luigi reads luigi.cfg as soon as it is imported, and ends in a traceback where it cannot.
+    workspace = _workspace()
     from jengo.lines import as_typed, check_images, check_scheduler, luigi_line
     from pipeline.tasks import ReportImages
 
-    workspace = _workspace()
     ids = [_image_id(image, link=not dry_run) for image in images or ()] or ReportImages().names
-    arguments = luigi_line(task, ids, given=given or (), workers=workers, dashboard=dashboard)
+    arguments = luigi_line(task, ids, given=given or (), workers=workers, dashboard=dashboard, port=port)
     check_images([name for name in images or ids if not _is_raster(name)], arguments)
     typer.echo(as_typed(arguments), err=True)
     if dry_run:
@@ -212,7 +233,7 @@ def run(
     if dashboard:
         from luigi.interface import core
 
-        check_scheduler(core().scheduler_host, core().scheduler_port)
+        check_scheduler(core().scheduler_host, port or core().scheduler_port)
     code = _luigi(arguments)
     if code == 0 and task == "ReportImage":
         from pipeline.summary import summary
@@ -232,6 +253,38 @@ def _luigi(arguments: list[str]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+@app.command()
+def summary(image: Image) -> None:
+    """Show the score of a mapped image, and where its results lie."""
+    from pipeline.summary import summary as summarize
+
+    typer.echo(summarize(_workspace(), image))
+
+
+@app.command()
+def verify(
+    discard: Annotated[bool, typer.Option("--discard", help="Remove what is damaged.")] = False,
+) -> None:
+    """Check that results and artifacts are whole.
+
+    Compares them with their run records, prints a line for each that is damaged, and exits with 1 if there
+    are any. With --discard, they are removed and the tasks named that make them again. Inputs are never
+    touched.
+    """
+    from pipeline import verify as verifying
+
+    found = verifying.verify(_workspace().root)
+    for damage in found.damages:
+        typer.echo(str(damage))
+    typer.echo(f"{found.records} run records, {found.files} files, {len(found.damages)} damaged")
+    if discard and found.damages:
+        verifying.discard(found.damages)
+        typer.echo("what is damaged is gone; these tasks make it again, with the settings that made it:")
+        for task in dict.fromkeys(damage.remake for damage in found.damages):
+            typer.echo(f"  luigi --module pipeline {task} --local-scheduler")
+    raise typer.Exit(FAULT if found.damages else 0)
 
 
 @labels_app.command("check")

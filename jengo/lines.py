@@ -17,7 +17,13 @@ from pipeline.tasks import SourceImage
 
 
 def luigi_line(
-    task: str, images: Sequence[str], *, given: Sequence[str] = (), workers: int = 1, dashboard: bool = False
+    task: str,
+    images: Sequence[str],
+    *,
+    given: Sequence[str] = (),
+    workers: int = 1,
+    dashboard: bool = False,
+    port: int | None = None,
 ) -> list[str]:
     """Arguments of `luigi` that run a task for images.
 
@@ -30,6 +36,7 @@ def luigi_line(
         given: settings as `Section.knob=value`.
         workers: tasks at a time.
         dashboard: whether the run is to be seen in luigid, or schedules itself.
+        port: of luigid; None for that of luigi.cfg.
 
     Raises:
         SettingsError: no such task; a setting is not of that form or unknown; several images for a task
@@ -50,6 +57,7 @@ def luigi_line(
     options = [part for setting in given for part in _option(setting)]
     options += ["--workers", str(workers)] if workers != 1 else []
     options += [] if dashboard else ["--local-scheduler"]
+    options += ["--scheduler-port", str(port)] if dashboard and port else []
     return ["--module", "pipeline", *which, *options]
 
 

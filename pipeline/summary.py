@@ -1,16 +1,8 @@
-"""What a run brought, for a terminal: the score of an image and where its results lie.
-
-python -m pipeline.summary WORKSPACE IMAGE_ID
-"""
+"""What a run brought, for a terminal: the score of an image and where its results lie."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from pipeline.errors import PipelineError, SourceError
+from pipeline.errors import SourceError
 from pipeline.provenance import read_record
 from pipeline.steps.evaluation import Evaluation
 from pipeline.targets import Workspace
@@ -51,21 +43,3 @@ def summary(workspace: Workspace, image_id: str) -> str:
         if path.is_file():
             lines.append(f"{path}  {meaning}")
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the summary."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__)
-    parser.add_argument("workspace", type=Path)
-    parser.add_argument("image_id")
-    given = parser.parse_args(arguments)
-    try:
-        sys.stdout.write(summary(Workspace(given.workspace), given.image_id) + "\n")
-    except PipelineError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

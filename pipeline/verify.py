@@ -1,17 +1,12 @@
 """Whether a workspace holds what its run records say: every file whole, of this version, and counted.
 
-    python -m pipeline.verify [WORKSPACE] [--discard]
-
-Prints one line for each artifact that is damaged and exits 1; with `--discard` such artifacts go, and the
-tasks that make them again are named. Nothing else is changed, and inputs are never touched.
+Behind `jengo verify`. Inputs are never touched.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -280,27 +275,3 @@ def _label_faults(folder: Path, record: RunRecord) -> Iterator[str]:
 def _lines(path: Path, beginning: bytes = b"") -> int:
     with path.open("rb") as file:
         return sum(line.startswith(beginning) for line in file)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Looks at a workspace and says what is damaged; 1 where something is."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.verify", description=__doc__.splitlines()[0])
-    parser.add_argument("workspace", nargs="?", default=".", type=Path, help="folder with work/ and output/")
-    parser.add_argument("--discard", action="store_true", help="remove what is damaged")
-    options = parser.parse_args(arguments)
-    if not (options.workspace / "work").is_dir() and not (options.workspace / "output").is_dir():
-        parser.error(f"{options.workspace} holds neither work/ nor output/")
-    found = verify(options.workspace)
-    for damage in found.damages:
-        print(damage)
-    print(f"{found.records} run records, {found.files} files, {len(found.damages)} damaged")
-    if options.discard and found.damages:
-        discard(found.damages)
-        print("what is damaged is gone; these tasks make it again, with the settings that made it:")
-        for task in dict.fromkeys(damage.remake for damage in found.damages):
-            print(f"  luigi --module pipeline {task} --local-scheduler")
-    return 1 if found.damages else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

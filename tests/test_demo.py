@@ -10,7 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline import sample, summary
+from typer.testing import CliRunner
+
+from jengo.commands import app
+from pipeline import sample
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -33,7 +36,7 @@ def recipe() -> list[list[str]]:
     return [shlex.split(line) for line in lines.splitlines()]
 
 
-def test_the_demo_ends_with_a_score_and_a_page(tmp_path, monkeypatch, capsys):
+def test_the_demo_ends_with_a_score_and_a_page(tmp_path, monkeypatch):
     paint, run, tell = recipe()
     for scenes in sample.DEMO_SCENES.values():
         for name, spec in scenes.items():
@@ -54,9 +57,9 @@ def test_the_demo_ends_with_a_score_and_a_page(tmp_path, monkeypatch, capsys):
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
-    assert tell[:3] == ["$(BIN)/python", "-m", "pipeline.summary"]
-    assert summary.main(tell[3:]) == 0
-    told = capsys.readouterr().out
+    assert tell[:4] == ["cd", "demo", "&&", "../$(BIN)/jengo"]
+    monkeypatch.chdir(tmp_path / "demo")
+    told = CliRunner().invoke(app, tell[4:]).stdout
     assert re.match(r"scene_042: \d+ buildings from \d+ detections\n", told)
     assert "mean F1" in told, "the metric"
     assert (tmp_path / re.search(r"^(\S+\.html)  ", told, re.MULTILINE)[1]).stat().st_size > 10_000

@@ -23,6 +23,7 @@ import pytest
 import shapely
 import tenacity
 from kills import GRAPH, Village
+from test_jengo import jengo
 from test_review_round import TWO_IMAGES, Returns
 from warm import Running, run_warm
 
@@ -38,7 +39,7 @@ from pipeline.stores.postgis import PostGISStore
 from pipeline.targets import PublishedTarget, Workspace
 from pipeline.tasks import FetchReview, ImportReview, ReviewRound, reviewing
 from pipeline.tasks.step import Step
-from pipeline.verify import main, verify
+from pipeline.verify import verify
 
 pytestmark = pytest.mark.timeout(1500)
 ROOT = os.geteuid() == 0
@@ -245,7 +246,7 @@ def test_a_disk_that_fills_at_the_end_of_a_review_is_one_line(tmp_path, monkeypa
         monkeypatch.setattr(Step, "workspace", Workspace(disk))
         place = disk / "review" / "round_001"
         place.mkdir(parents=True)
-        Returns(place).hand_back("a", 1, rejected=1)
+        Returns(place).hand_back("a", 1, 1)
         (place / "versions").rename(disk / "review" / "versions")
         (place / "round.json").write_text(TWO_IMAGES.model_dump_json())
         step = task(round=1)
@@ -317,8 +318,7 @@ def test_damage_is_found_and_a_rerun_repairs_it(village, workspace):
         damage(path)
     found = verify(workspace).damages
     assert {path.name for path in hurt} <= {damage.path.name for damage in found}
-    command = [sys.executable, "-m", "pipeline.verify", workspace, "--discard"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = jengo(workspace, "verify", "--discard")
     assert told.returncode == 1 and str(tile) in told.stdout and "Traceback" not in told.stderr
     for line in told.stdout.splitlines():
         if "--module pipeline" in line:
@@ -330,8 +330,7 @@ def test_damage_is_found_and_a_rerun_repairs_it(village, workspace):
 def test_a_damaged_tile_of_a_map_that_is_whole_is_found_and_repaired(village, workspace):
     tile, *_ = sorted(workspace.glob("work/scene_042/detections-*/r*.json"))
     DAMAGES["a missing byte"](tile)
-    command = [sys.executable, "-m", "pipeline.verify", workspace, "--discard"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = jengo(workspace, "verify", "--discard")
     assert told.returncode == 1 and str(tile) in told.stdout and "Traceback" not in told.stderr
     assert not tile.exists() and verify(workspace).damages == []
     assert run_warm(workspace, *GRAPH).returncode == 0
@@ -359,16 +358,17 @@ def test_a_file_that_somebody_removes_is_made_again(village, workspace, name):
         ("work/scene_042/buildings-abc", "AggregateImage --image-id scene_042"),
     ],
 )
-def test_whatever_is_damaged_the_task_that_makes_it_again_is_named(tmp_path, capsys, folder, task):
+def test_whatever_is_damaged_the_task_that_makes_it_again_is_named(tmp_path, folder, task):
     made = tmp_path / folder / "made.json"
     made.parent.mkdir(parents=True)
     made.write_text("{}")
     record = Stopwatch("Any", None, "abc").record({}, {}).model_copy(update=facts_of(made.parent, [made]))
     made.with_name("run.json").write_text(record.model_dump_json())
-    assert main([str(tmp_path), "--discard"]) == 0
+    assert jengo(tmp_path, "verify", "--discard").returncode == 0
     DAMAGES["a missing byte"](made)
-    assert main([str(tmp_path), "--discard"]) == 1
-    assert f"luigi --module pipeline {task} --local-scheduler\n" in capsys.readouterr().out
+    told = jengo(tmp_path, "verify", "--discard")
+    assert told.returncode == 1
+    assert f"luigi --module pipeline {task} --local-scheduler\n" in told.stdout
     assert not made.parent.exists()
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -19,12 +20,14 @@ import pandas
 import pyogrio
 import pytest
 import rasterio
+from luigi.cmdline_parser import CmdlineParser
 from luigi.configuration import LuigiConfigParser
 from luigi.setup_logging import InterfaceLogging
 from luigi.task_register import Register
 
 from jengo.commands import main
 from pipeline.defaults import set_defaults
+from pipeline.errors import SettingsError, SourceError
 from pipeline.sample import SceneSpec, write_scene
 from pipeline.steps.adding import add_input
 from pipeline.targets import Workspace
@@ -167,6 +170,23 @@ def test_what_lies_beside_an_input_comes_along_whatever_its_case(tmp_path):
     assert brought == {"a.tif", "a.TFW", "a.tifw", "a.SHP", "a.DBF"}
 
 
+def test_an_image_is_added_whole_or_not_at_all(tmp_path):
+    for name in ("flight.tif", "flight.01.tif", "houses.shp", "houses.dbf"):
+        (tmp_path / name).touch()
+    workspace = Workspace(tmp_path / "village")
+    with pytest.raises(SourceError, match="no such file"):
+        add_input(workspace, tmp_path / "flight.tif", tmp_path / "nowhere.shp")
+    with pytest.raises(SettingsError, match="not the name of a folder"):
+        add_input(workspace, tmp_path / "flight.tif", split="../../elsewhere")
+    # A folder in the place of the last file that is linked.
+    (workspace.root / "input/training/labels/flight.dbf").mkdir(parents=True)
+    with pytest.raises(OSError):
+        add_input(workspace, tmp_path / "flight.tif", tmp_path / "houses.shp")
+    assert not [path for path in workspace.root.rglob("*") if path.is_symlink()]
+    added = [add_input(workspace, tmp_path / name) for name in ("flight.01.tif", "flight.tif")]
+    assert sorted(added) == workspace.images_of("test") == ["flight", "flight.01"]
+
+
 def test_labels_lie_in_the_split_of_their_image(tmp_path, flights):
     (tmp_path / "luigi.cfg").touch()
     image, labels = str(flights / "flight_02.tif"), ("--labels", str(flights / "houses.shp"))
@@ -192,6 +212,11 @@ def test_a_run_says_its_luigi_line(village):
     done = jengo(village, "run", "flight_02", "flight_01", *settings)
     line = 'luigi --module pipeline ReportImages --image-ids \'["flight_02", "flight_01"]\''
     assert done.stderr == f"{line} --Tiling-tile-size 256 --workers 2\n"
+
+
+def test_a_run_finds_the_dashboard_on_its_port(village):
+    done = jengo(village, "run", "flight_02", "--dashboard", "--port", "8123", "--dry-run")
+    assert done.stderr.endswith(" --scheduler-port 8123\n")
 
 
 def test_a_dry_run_links_nothing(tmp_path, flights):
@@ -294,6 +319,7 @@ MISTAKES = [
     (("labels", "check", "nothing.shp"), "file not found"),
     (("validate", "nothing.csv"), "No such file"),
     (("catalogue", "nothing.csv"), "cannot be read"),
+    (("summary", "flight_09"), "no results"),
 ]
 
 
@@ -317,6 +343,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, what):
 def test_help_answers_and_imports_nothing_heavy(tmp_path):
     done = jengo(tmp_path, "--help")
     commands = ("doctor", "add", "info", "run", "labels", "validate", "catalogue", "dashboard")
+    commands += ("summary", "verify")
     assert all(f"\n  {name} " in done.stdout for name in commands)
     assert "..." not in done.stdout.split("Commands")[1], "every summary fits"
     for name in commands:
@@ -346,11 +373,12 @@ UNPARSED = [
 ]
 
 
+@pytest.mark.parametrize("command", ["doctor", "run"])
 @pytest.mark.parametrize(("text", "says"), UNPARSED, ids=lambda value: value[-20:])
-def test_a_file_of_settings_that_cannot_be_parsed_is_one_line(tmp_path, text, says):
+def test_a_file_of_settings_that_cannot_be_parsed_is_one_line(tmp_path, text, says, command):
     (tmp_path / "luigi.cfg").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "jengo", "doctor"],
+        [sys.executable, "-m", "jengo", command],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -358,6 +386,26 @@ def test_a_file_of_settings_that_cannot_be_parsed_is_one_line(tmp_path, text, sa
     )
     assert done.returncode == 1 and done.stderr.startswith(f"jengo: {says}"), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_it_tells_its_version(tmp_path):
+    assert jengo(tmp_path, "--version").stdout == f"jengo {metadata.version('jengo')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("SelectTiles", "--round", "x"), "not a whole number (found 'x'). Number of the round, from 1."),
+        (("InferShard", "--image-id", "a", "--shard", "x"), "not a whole number (found 'x')"),
+        (("ReportImages", "--image-ids", "a"), "not a JSON list of image ids (found 'a')"),
+        (("ReportImages", "--image-ids", "3"), "not a JSON list of image ids (found '3')"),
+        (("ReportImages", "--image-ids", '["a/b"]'), "not an image id (found 'a/b')"),
+    ],
+)
+def test_a_parameter_that_makes_no_sense_is_one_line(arguments, says):
+    with pytest.raises(SettingsError) as caught:
+        CmdlineParser(["--module", "pipeline", *arguments]).get_task_obj()
+    assert says in str(caught.value)
 
 
 def test_the_shell_completes_image_ids(village):

@@ -452,6 +452,7 @@ def cut_short(path, **form):
 
 
 REFUSED = {
+    "geocentric": (lambda path: write(path, ground(), crs="EPSG:4978"), "geocentric.*gdalwarp -t_srs"),
     "no crs": (lambda path: write(path, ground(), crs=None), "states no CRS.*rio edit-info --crs"),
     "gcps": (with_gcps, "placed by ground control points only.*4 points.*gdalwarp"),
     "no place": (

@@ -172,6 +172,13 @@ def _crs(src: rasterio.DatasetReader, path: str | Path) -> tuple[str, int | None
             found=src.crs.to_wkt()[:60],
             remedy="State it anew: rio edit-info --crs EPSG:<code>.",
         ) from error
+    if crs.is_geocentric:
+        raise RasterError(
+            "its CRS is geocentric, which no map is drawn in",
+            where=path,
+            found=crs.name,
+            remedy="Warp it: gdalwarp -t_srs EPSG:<code>, of a projected CRS or of longitude and latitude.",
+        )
     text = exact_crs(crs)
     return text, int(text.removeprefix("EPSG:")) if text.startswith("EPSG:") else None
 

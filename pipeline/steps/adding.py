@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.errors import SettingsError, SourceError
-from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, sidecars
-from pipeline.stores import check_image_id
+from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES, named, sidecars
+from pipeline.names import check_image_id, is_name
 from pipeline.targets import Workspace
 
 
@@ -41,8 +42,9 @@ def add_input(
         copy: copies the files instead of linking them.
 
     Raises:
-        SourceError: a file is missing, of no known kind, or another one has its name.
-        SettingsError: the name is not an image id, or its image lies in another split.
+        SourceError: a file is missing, of no known kind, or another one has its name; nothing is added then.
+        SettingsError: the name is not an image id, the split is no folder's name, a link in its place leads
+            out of the workspace, or its image lies in another split.
     """
     image_id = input_id(workspace, image, name)
     present = workspace.find_image(image_id)
@@ -55,10 +57,21 @@ def add_input(
             remedy=f"Move it, and what belongs to it, to input/{split} first, or leave --split out.",
         )
     split = split or lies or ("training" if labels else "test")
-    given = (("images", image, IMAGE_SUFFIXES), ("labels", labels, LABEL_SUFFIXES))
-    for kind, path, suffixes in (*given, ("areas", area, LABEL_SUFFIXES)):
-        if path is not None and not (kind == "images" and present):
-            _bring(path, workspace.root / "input" / split / kind, image_id, suffixes, copy)
+    if not is_name(split):
+        raise SettingsError(
+            "not the name of a folder", where="--split", found=split, remedy="Letters, digits, . _ -"
+        )
+    given = {"images": None if present else image, "labels": labels, "areas": area}
+    parts: dict[Path, Path] = {}
+    for kind, path in given.items():
+        if path is not None:
+            folder = workspace.check_inside(workspace.root / "input" / split / kind)
+            parts |= _parts(path, folder, image_id, IMAGE_SUFFIXES if kind == "images" else LABEL_SUFFIXES)
+    with ExitStack() as undo:
+        for target, part in parts.items():
+            undo.callback(target.unlink, missing_ok=True)
+            _bring(part, target, copy)
+        undo.pop_all()
     return image_id
 
 
@@ -103,11 +116,14 @@ def _check_file(path: Path, suffixes: tuple[str, ...]) -> None:
         )
 
 
-def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy: bool) -> None:
-    """Links or copies a file and its sidecars into a folder under another stem."""
+def _parts(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...]) -> dict[Path, Path]:
+    """A file and its sidecars by what they are called in a folder under another stem; none if they are there.
+
+    Raises:
+        SourceError: it is missing, of no known kind, or another one has its name.
+    """
     _check_file(path, suffixes)
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = [there for there in folder.glob(f"{stem}.*") if there.suffix.lower() in suffixes]
+    taken = named(folder, stem, suffixes) if folder.is_dir() else []
     if any(not _same(there, path) for there in taken):
         raise SourceError(
             "another file has this name already",
@@ -115,15 +131,18 @@ def _bring(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...], copy:
             found=str(path),
             remedy="Remove that one first, or give the image another name with --name.",
         )
-    if taken:
-        return
-    for part in (path, *sidecars(path)):
-        target = folder / (stem + part.name[len(path.stem) :])
-        target.unlink(missing_ok=True)
-        if copy:
-            shutil.copy2(part, target)
-        else:
-            target.symlink_to(os.path.relpath(part.resolve(), folder.resolve()))
+    parts = () if taken else (path, *sidecars(path))
+    return {folder / (stem + part.name[len(path.stem) :]): part for part in parts}
+
+
+def _bring(part: Path, target: Path, copy: bool) -> None:
+    """Links or copies a file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if copy:
+        shutil.copy2(part, target)
+    else:
+        target.symlink_to(os.path.relpath(part.resolve(), target.parent.resolve()))
 
 
 def _same(there: Path, path: Path) -> bool:

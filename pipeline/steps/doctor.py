@@ -30,8 +30,13 @@ FOREIGN = ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
 """Variables that send the wheels' GDAL and PROJ to another installation's files."""
 ZANZIBAR = ((39.20, -6.16), (522_127.4, 9_319_104.5))
 """A point in longitude, latitude, and in EPSG:32737, rounded to half a metre."""
-MEMORY_GIB = {"maskrcnn_small": 2.0, "maskrcnn_resnet50_fpn_v2": 5.0}
-"""What learning takes, as measured (docs/benchmarks.md); inference takes less."""
+MEMORY_GIB = {
+    "maskrcnn_resnet50_fpn_v2": 5.5,
+    "maskrcnn_resnet18_fpn": 3.5,
+    "maskrcnn_resnet50_light": 4.5,
+    "maskrcnn_small": 2.0,
+}
+"""What learning takes in batches of four tiles of 1024 px on a CPU, as measured; inference takes less."""
 BYTES_PER_PX = 5.5
 """Of disk for training pairs and results, per pixel of an image: 3 bytes, tiles overlapping by a quarter."""
 
@@ -126,7 +131,10 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("GPU", "note", f"there is one, but torch cannot use it; {found}", remedy)
     else:
         cores = len(os.sched_getaffinity(0))
-        remedy = "Everything runs on the CPU; [Training] network = maskrcnn_small is made for it."
+        remedy = (
+            "Everything runs on the CPU, for which [Training] network = maskrcnn_resnet50_light (with "
+            "ImageNet's weights) and maskrcnn_small (without any) are made."
+        )
         yield Finding("GPU", "note", f"none; {cores} cores, {found}", remedy)
 
 
@@ -189,10 +197,12 @@ def _disk(workspace: Workspace) -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     """Memory: bounded whatever the images' sizes, so it is the network that counts."""
     network = settings.Training().network
-    need, there = MEMORY_GIB.get(network, max(MEMORY_GIB.values())), available_memory() / 2**30
+    need, there = MEMORY_GIB[network], available_memory() / 2**30
     cache = settings.Imagery().rules(Imagery).cache_mb
     found = f"{there:.1f} GiB available; {network} learns in about {need:.0f} GiB, images in {cache} MiB each"
-    remedy = "Close other programs, or set [Training] network = maskrcnn_small or a smaller batch_size."
+    fitting = [name for name, least in MEMORY_GIB.items() if least <= there]
+    instead = f"[Training] network = {' or '.join(fitting)}, or " if fitting else ""
+    remedy = f"Close other programs, or set {instead}a smaller batch_size."
     yield Finding("memory", "ok", found) if there >= need else Finding("memory", "note", found, remedy)
 
 

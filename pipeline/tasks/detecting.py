@@ -21,6 +21,7 @@ from pipeline.steps.drawing import tile_path
 from pipeline.steps.large import infer_large
 from pipeline.tasks.gpu import GpuStep
 from pipeline.tasks.learning import TileImage, TrainMaskRCNN
+from pipeline.tasks.parameters import Number
 from pipeline.tasks.sources import SourceWeights
 from pipeline.tasks.step import ImageStep, Step, digests
 from pipeline.tiling import in_panels, shard_slices
@@ -56,7 +57,7 @@ def detector() -> Detector:
 class InferShard(GpuStep, ImageStep):
     """One JSON of detections per tile, for a run of neighbouring tiles, and a manifest that closes it."""
 
-    shard = luigi.IntParameter(description="Which run of tiles, from 0.")
+    shard = Number(description="Which run of tiles, from 0.")
     sections = (settings.Inference, settings.Outlines, settings.Labels)
 
     @property

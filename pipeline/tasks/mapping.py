@@ -21,8 +21,9 @@ from pipeline.targets import MadeTarget, PublishedTarget
 from pipeline.tasks.calibrating import calibrated
 from pipeline.tasks.detecting import InferLarge, InferShard, shards_of, told
 from pipeline.tasks.learning import TileImage
+from pipeline.tasks.parameters import ImageId
 from pipeline.tasks.sources import SourceLabels
-from pipeline.tasks.step import ImageId, ImageStep, Step, digests
+from pipeline.tasks.step import ImageStep, Step, digests
 
 logger = logging.getLogger("luigi-interface")
 

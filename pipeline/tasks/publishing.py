@@ -20,6 +20,7 @@ from pipeline.targets import PublishedTarget
 from pipeline.tasks.detecting import network, told
 from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage
+from pipeline.tasks.parameters import ImageIds
 from pipeline.tasks.sources import SourceLabels
 from pipeline.tasks.step import ImageStep, Step
 
@@ -155,9 +156,7 @@ class ReportImage(ImageStep):
 class ReportImages(luigi.WrapperTask, Step):
     """The pages of several images, with all that stands behind them; complete when every one is."""
 
-    image_ids = luigi.ListParameter(
-        default=(), description="JSON list of image ids; empty: all of input/test."
-    )
+    image_ids = ImageIds(default=(), description="JSON list of image ids; empty: all of input/test.")
 
     @property
     def names(self) -> list[str]:

@@ -26,6 +26,7 @@ from pipeline.tasks.detecting import detector, network
 from pipeline.tasks.gpu import GpuStep
 from pipeline.tasks.learning import TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage
+from pipeline.tasks.parameters import Number
 from pipeline.tasks.step import Step
 
 logger = logging.getLogger("luigi-interface")
@@ -34,7 +35,7 @@ logger = logging.getLogger("luigi-interface")
 class RoundStep(Step):
     """A step of a review round."""
 
-    round = luigi.IntParameter(description="Number of the round, from 1.")
+    round = Number(description="Number of the round, from 1.")
 
     @property
     def place(self) -> Path:

@@ -22,11 +22,11 @@ from pipeline.atomic import atomic, scratch_folder, sweep, write_atomic
 from pipeline.bars import Bar, in_terminal
 from pipeline.errors import SourceError
 from pipeline.mishaps import as_mishap
-from pipeline.names import check_image_id
 from pipeline.pace import Pace, in_words
 from pipeline.provenance import RunRecord, Stopwatch, facts_of
 from pipeline.settings import digest
 from pipeline.targets import MadeTarget, PublishedTarget, Workspace
+from pipeline.tasks.parameters import ImageId
 from pipeline.untouched import stamp_of
 
 logger = logging.getLogger("luigi-interface")
@@ -57,16 +57,6 @@ def one_look() -> Iterator[dict[str, str]]:
 def schedule_at_one_look() -> None:
     """Makes Luigi add a task and all below it at one look: most of them are below many others."""
     Worker.add = one_look()(Worker.add)  # type: ignore[method-assign]
-
-
-class ImageId(luigi.Parameter):
-    """A name, never a path: the stem of the image's file."""
-
-    def normalize(self, value: str) -> str:
-        """The id itself; SettingsError where it could leave the workspace or break a file name."""
-        return check_image_id(value)
-
-    parse = normalize
 
 
 class Telling:
