@@ -49,6 +49,7 @@ def record(task="AggregateImage", **changes):
         "settings": {"Aggregation": {"min_area_m2": "2.0"}},
         "inputs": {"TileImage": "feed0001"},
         "counts": {"buildings": 1200},
+        "files": {},
         "revision": "0f3c2b1",
         "versions": {"shapely": "2.2.0"},
         "host": {"cores": 16},

@@ -102,6 +102,10 @@ def test_the_graph_publishes_what_it_promises(built):
     assert len(buildings) == len(rows.polygons_px) > 0
     assert set(buildings["timestamp"].astype(str).str[:10]) == {"2018-04-30"}
     assert np.allclose(buildings["conf_completed"], rows.probabilities[:, 2], atol=1e-6)
+    page = (output / "scene_042.html").read_text()
+    made = ["TileImage", "LoadLabels", "CutTiles", "TrainMaskRCNN", "CalibrateNetwork", "InferShard"]
+    made += ["AggregateImage", "EvaluateImage", "ExportImage"]
+    assert re.findall(r'<th scope="row">(\w+)</th>', page.partition('id="work"')[2]) == made
 
 
 @pytest.mark.slow

@@ -27,8 +27,11 @@ from report_contexts import (
 
 from pipeline.coverage import Coverage
 from pipeline.evaluate import score_image
-from pipeline.report import MAX_PAGE_MIB, build_pyramid, cards, render_report, vectors
+from pipeline.report import MAX_PAGE_MIB, build_pyramid, cards, charts, render_report, vectors
+from pipeline.report.gallery import KINDS, SHOWN
+from pipeline.report.pyramid import IMAGERY_BYTES
 from pipeline.styles import LINES
+from pipeline.temperature import Reliability, ReliabilityBin
 from pipeline.verdicts import judge
 
 
@@ -197,6 +200,9 @@ def test_tells_what_made_it(plain):
         "InferShard 2 3 min 0 s 2.0 GiB 2026-11-20 12:00 0123abcd buildings 2 400"
         in outline.words.replace("\N{NARROW NO-BREAK SPACE}", " ")
     )
+    learnt_from = [record("CutTiles", digest=str(n), inputs={"TileImage": f"feed{n}"}) for n in range(3)]
+    words = Outline(render_report(replace(plain, records=learnt_from))).words
+    assert "0 and 2 more" in words and "TileImage feed0 feed1 feed2" in words
     for said in ("min_area_m2 2.0", "TileImage feed0001", "Revision 0f3c2b1", "shapely 2.2.0", "cores 16"):
         assert said in outline.words
 
@@ -207,7 +213,7 @@ def test_tells_how_the_network_was_learnt(plain):
     assert 'points="34,57.2 170,123.6 306,156.8"' in page
     once = render_report(replace(plain, training=learnt(epochs=1)))
     assert "1 epoch in" in Outline(once).words
-    assert "How the network was learnt" not in render_report(replace(plain, training=None, calibration=None))
+    assert "How the network was trained" not in render_report(replace(plain, training=None, calibration=None))
 
 
 def test_a_curve_of_one_point_is_seen_also_where_two_meet(plain):
@@ -220,10 +226,30 @@ def test_a_curve_of_one_point_is_seen_also_where_two_meet(plain):
     assert once.count('<circle class="spot"') == once.count('<circle class="ring"') == 2
     later = render_report(replace(plain, calibration=None))
     assert '<circle class="ring" cx="306.0" cy="156.8"' in later, "scored once, after the third epoch"
-    sure = render_report(replace(plain, training=None))
-    assert sure.count('<circle class="ring"') == sure.count('<circle class="spot"') == 2, (
-        "of a single confidence"
+
+
+def test_of_few_detections_a_reliability_diagram_makes_no_zigzag():
+    accuracies, counts = [0.0, 1.0, 0.5, 0.0, 0.9, 0.8, 1.0], [2, 1, 2, 1, 10, 30, 100]
+    bins = [
+        ReliabilityBin(low=0, high=1, count=n, confidence=0.1 * i + 0.3, accuracy=share)
+        for i, (n, share) in enumerate(zip(counts, accuracies, strict=True))
+    ]
+    points = charts.reliability_points(
+        Reliability(detections=sum(counts), expected_error=0.1, log_loss=0.5, bins=bins)
     )
+    assert [point["count"] for point in points] == [2, 4, 40, 100]
+    assert [point["accuracy"] for point in points] == pytest.approx([0, 0.5, 0.825, 1])
+    assert [point["confidence"] for point in points] == pytest.approx([0.3, 0.5, 0.775, 0.9])
+    assert charts.reliability_points(Reliability(detections=0, expected_error=0, log_loss=0, bins=[])) == []
+
+
+def test_reliability_diagrams_tell_how_many_detections_a_dot_stands_for(plain, scored):
+    page = render_report(scored)
+    assert Outline(page).words.count("Reliability diagram") == 1
+    assert "2 of confidence 0.55, 0 % right; 1 of confidence 0.93, 100 % right" in page
+    held_out = render_report(replace(plain, training=None))
+    assert "<title>as published: 200 of confidence" in held_out
+    assert "200 detections, the larger a dot the more." in Outline(held_out).words
 
 
 def test_tells_whether_confidences_come_true_before_and_after_the_temperature(plain):
@@ -395,11 +421,11 @@ def test_no_page_outgrows_its_bound(scored, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (4096, 4096, 3), dtype=np.uint8)
     pyramid = build_pyramid(noise, 8.0)
     assert pyramid.levels == 4 and pyramid.factor == 16.0, "the sharpest level does not fit"
-    held = sum(map(len, pyramid.tiles.values())) * 4 / 3
-    worst = held + 2 * vectors.VECTOR_BYTES  # of the map
+    assert sum(map(len, pyramid.tiles.values())) < IMAGERY_BYTES
+    worst = IMAGERY_BYTES * 4 / 3 + 2 * vectors.VECTOR_BYTES  # of the map
     worst += vectors.VECTOR_BYTES  # once more as paths of the overview
     worst += len(render_report(scored)) + 2 * 2**20  # everything else, with an overview of 1600 px
-    worst += 4 * 12 * 60_000  # four galleries of noise
+    worst += (len(KINDS) + 1) * SHOWN * 60_000  # galleries of noise
     assert worst < MAX_PAGE_MIB * 2**20
 
 
@@ -435,6 +461,10 @@ def test_says_what_to_do_next(plain, scored):
     assert "Find out how good this map is" in words and "input/test/labels/grid_042.geojson" in words
     few = [record("TrainMaskRCNN", counts={"training_tiles": 12})]
     words = Outline(render_report(replace(scored, records=few))).words
+    exported = record("ExportImage", counts={"review": 27}, files={"a.gpkg": 397312, "a.pmtiles": 2**21})
+    told = Outline(render_report(replace(scored, records=[exported]))).words
+    assert "the labels and 27 points to review" in told
+    assert "Files beside this page a.gpkg 388 KiB a.pmtiles 2 MiB" in told
     assert "Label more of this image" in words, "four labels tell nothing"
     assert "The network learnt from 12 tiles" in words
     counts = scored.score.all_buildings.model_copy(

@@ -161,9 +161,12 @@ def _learning(context: ReportContext) -> Iterator[Advice]:
 
 
 def _hand_over(context: ReportContext) -> Iterator[Advice]:
+    points = next((record.counts["review"] for record in context.records if "review" in record.counts), 0)
     if len(context.polygons_px):
         yield Advice(
             "Open it in QGIS",
-            "The project opens the map over the image, with the tiles, the labels and what to review.",
+            "The project opens the map over the image, with the tiles, the labels and "
+            + (f"{points:,} points" if points else "nothing")
+            + " to review: each tells why it is one, and is ticked off as done.",
             f"{context.image_id}.qgs",
         )

@@ -28,10 +28,22 @@ def memory(mib: float) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
 
 
+def file_size(size: int) -> str:
+    """Bytes as KiB, or MiB from 1024 of them."""
+    return memory(size / 2**20) if size >= 2**20 else f"{-(-size // 1024):,} KiB"
+
+
 def share(value: float | None) -> str:
     """Three decimals; a dash for None."""
     return "\N{EN DASH}" if value is None else f"{value:.3f}"
 
 
-FILTERS = {"thousands": thousands, "area": area, "duration": duration, "memory": memory, "share": share}
+FILTERS = {
+    "thousands": thousands,
+    "area": area,
+    "duration": duration,
+    "memory": memory,
+    "file_size": file_size,
+    "share": share,
+}
 """By their names in the layout."""

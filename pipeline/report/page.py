@@ -57,7 +57,6 @@ def render_report(context: ReportContext) -> str:
             ),
             recall_lines=list(charts.recall_lines(context.curves, styles)),
             f1_lines=list(charts.f1_lines()),
-            reliability=charts.reliability_points(context.metrics.reliability) if context.metrics else [],
             plot=charts,
             galleries=list(_galleries(context, styles)),
             false_positives=made_of(context.found, FALSE_POSITIVES),
@@ -80,7 +79,7 @@ def _layout() -> jinja2.Environment:
     )
     environment.filters |= numbers.FILTERS | {
         "training_points": charts.training_points,
-        "reliability_curve": charts.reliability_curve,
+        "reliability_points": charts.reliability_points,
     }
     return environment
 

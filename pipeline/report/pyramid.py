@@ -12,7 +12,7 @@ from PIL import Image
 MAP_SIDE = 4096
 """Longer side of the sharpest level at most, in pixels."""
 TILE_SIDE = 256
-IMAGERY_BYTES = 9 * 2**20
+IMAGERY_BYTES = 7 * 2**20
 """What the tiles of all levels hold together at most, before they are written as text."""
 QUALITY = 78
 

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import shapely
 
-VECTOR_BYTES = 5 * 2**20
+VECTOR_BYTES = 9 * 2**19
 """What the buildings' outlines, or the labels', hold at most as GeoJSON."""
 STRAY = 0.4
 """How far an outline may stray from its polygon, in pixels of the picture it is drawn on."""

@@ -26,7 +26,7 @@ FALSE_NEGATIVES = {
     MISSED: "where nothing was found",
     INEXACT: "with too small an overlap",
     REPEATED: "on a building that took another label",
-    INVALID: "of an invalid label",
+    INVALID: "because the label is invalid",
 }
 
 

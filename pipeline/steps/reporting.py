@@ -155,6 +155,6 @@ def _facts(index: TileIndex) -> dict[str, str]:
         "Image": f"{grid.width:,} x {grid.height:,} px, {sides} cm per pixel",
         "CRS": grid.crs if grid.srid else "without an EPSG code",
         "Date": grid.date,
-        "Tiles": f"{len(index.tiles)} of {index.tile_size} px, {index.overlap} px overlap, "
-        f"{index.empty_tiles} empty ones left out",
+        "Tiles": f"{len(index.tiles)} of {index.tile_size} px, {index.overlap} px overlap"
+        + (f", {index.empty_tiles} empty ones left out" if index.empty_tiles else ""),
     }

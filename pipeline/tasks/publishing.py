@@ -17,6 +17,7 @@ from pipeline.steps.exporting import Judged, export_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.training_sets import export_training
 from pipeline.targets import PublishedTarget
+from pipeline.tasks.calibrating import CalibrateNetwork, calibrated
 from pipeline.tasks.detecting import network, told
 from pipeline.tasks.learning import CutTiles, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage
@@ -141,8 +142,15 @@ class ReportImage(ImageStep):
 
     def _records(self) -> list[RunRecord]:
         """Run records of everything the page tells of, in the graph's order."""
-        shards = self.buildings.shards
-        paths = [self.buildings.tiles.folder("tiles") / "run.json", network().weights.with_name("run.json")]
+        shards, chosen = self.buildings.shards, calibrated()
+        pairs = chosen.pairs if isinstance(chosen, CalibrateNetwork) else []
+        tiles = [self.buildings.tiles, *(pair.tiles for pair in pairs)]
+        paths = [step.folder("tiles") / "run.json" for step in tiles]
+        paths += [pair.labels.folder("labels") / "run.json" for pair in pairs]
+        paths += [pair.folder("pairs") / "run.json" for pair in pairs]
+        paths.append(network().weights.with_name("run.json"))
+        if pairs:
+            paths.append(chosen.calibration.with_name("run.json"))
         paths += [Path(shard.output().path) for shard in shards]
         if self.buildings.large:
             paths.append(Path(self.buildings.large.output().path))
