@@ -302,14 +302,14 @@ def check_labels(
     """
     from pipeline import settings
     from pipeline.raster import Imagery
-    from pipeline.steps.labels import check_labels as check
+    from pipeline.steps.labels import preview_labels
 
     workspace = _workspace()
     stem = file.stem
     path = workspace.find_labels(str(file)) or file
     source = _source(image) if image else workspace.find_image(stem)
     imagery, rules = settings.Imagery().rules(Imagery), settings.Labels().label_rules()
-    report, wanted = check(path, source, workspace.find_area(stem), imagery, rules)
+    report, wanted = preview_labels(path, source, workspace.find_area(stem), imagery, rules)
     typer.echo(f"{path}, {f'on {source}' if source else 'without its image'}\n{report.table()}")
     if wanted:
         typer.echo(f"\nno row has a category; in luigi.cfg, merging what means the same:\n\n{wanted}")

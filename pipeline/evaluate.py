@@ -92,16 +92,6 @@ class ImageScore(Score):
     matches: Matches
 
 
-class PooledScore(Artifact):
-    """Several images: `pooled` adds up their counts, the averages give every image one vote."""
-
-    images: int
-    pooled: Score
-    average_mean_f1: float
-    average_all_f1: float
-    average_f1: dict[str, float]
-
-
 def score_image(
     polygons: Any,
     probabilities: np.ndarray,
@@ -137,23 +127,16 @@ def score_image(
     return ImageScore.of(by_category, all_buildings, matches=matches)
 
 
-def pool(scores: Sequence[Score]) -> PooledScore:
-    """Score of several images, pooled and averaged.
+def pool(scores: Sequence[Score]) -> Score:
+    """Score of several images together, their counts added up.
 
     Args:
         scores: of the images, which share their categories.
     """
     names = list(scores[0].categories) if scores else []
-    pooled = Score.of(
+    return Score.of(
         {name: _sum([score.categories[name] for score in scores]) for name in names},
         _sum([score.all_buildings for score in scores]),
-    )
-    return PooledScore(
-        images=len(scores),
-        pooled=pooled,
-        average_mean_f1=_average(score.mean_f1 for score in scores),
-        average_all_f1=_average(score.all_f1 for score in scores),
-        average_f1={name: _average(score.categories[name].f1 for score in scores) for name in names},
     )
 
 
@@ -188,8 +171,3 @@ def _sum(counts: list[Counts]) -> Counts:
         sum(one.false_positives for one in counts),
         sum(one.false_negatives for one in counts),
     )
-
-
-def _average(values) -> float:
-    values = list(values)
-    return fmean(values) if values else 0.0

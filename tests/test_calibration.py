@@ -251,5 +251,5 @@ def test_pooled_scores_of_several_images_are_promised():
         kept = probabilities.max(axis=1) >= limits[probabilities.argmax(axis=1)]
         truth = sample.truth_polygons, sample.truth_categories
         scores.append(score_image(sample.polygons[kept], probabilities[kept], *truth, CATEGORIES))
-    assert pool(scores).pooled.mean_f1 == pytest.approx(result.mean_f1.value)
-    assert pool(scores).pooled.all_f1 == pytest.approx(result.all_f1.value)
+    assert pool(scores).mean_f1 == pytest.approx(result.mean_f1.value)
+    assert pool(scores).all_f1 == pytest.approx(result.all_f1.value)

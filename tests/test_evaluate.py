@@ -155,19 +155,17 @@ def test_score_survives_json():
     assert type(result).model_validate_json(result.model_dump_json()) == result
 
 
-def test_pool_adds_counts_and_averages_images():
+def test_pool_adds_counts():
     good = score([(box(0), c, 0.9) for c in range(3)], [(box(0), c) for c in range(3)])
     bad = score([], [(box(20 * i), 0) for i in range(3)])
     both = pool([good, bad])
-    assert counts(both.pooled.categories["foundation"]) == (1, 0, 3)
-    assert counts(both.pooled.all_buildings) == (3, 0, 3)
-    assert both.pooled.mean_f1 == pytest.approx((0.4 + 1 + 1) / 3)
-    assert both.average_f1 == {"foundation": 0.5, "unfinished": 0.5, "completed": 0.5}
-    assert both.average_mean_f1 == 0.5
+    assert counts(both.categories["foundation"]) == (1, 0, 3)
+    assert counts(both.all_buildings) == (3, 0, 3)
+    assert both.mean_f1 == pytest.approx((0.4 + 1 + 1) / 3)
 
 
 def test_pool_of_nothing():
-    assert pool([]).pooled.mean_f1 == 0
+    assert pool([]).mean_f1 == 0
 
 
 coordinate = st.integers(0, 12)

@@ -31,8 +31,8 @@ from pipeline.outputs.stac import stac_item
 from pipeline.raster import Imagery, TiledImage
 from pipeline.settings import Aggregation, Labels, Tiling
 from pipeline.steps.buildings import Selection, aggregate_image
-from pipeline.steps.evaluation import evaluate_image
-from pipeline.steps.exporting import Judged, export_image
+from pipeline.steps.evaluation import Judged, evaluate_image
+from pipeline.steps.exporting import export_image
 from pipeline.steps.tiles import tile_image
 
 CRS, LEFT, TOP, METRES = "EPSG:32737", 533000.0, 9367000.0, 0.25
@@ -92,12 +92,9 @@ def export(village, folder, labels=True, formats=("csv", "geojson"), elsewhere=(
         geometry += [shapely.box(LEFT + x, TOP - y - side, LEFT + x + side, TOP - y) for x, y in elsewhere]
         conditions = ["Complete", "Incomplete", "Foundation", None] + ["Complete"] * len(elsewhere)
         geopandas.GeoDataFrame({"condition": conditions}, geometry=geometry, crs=CRS).to_file(path)
-        report = output / "a.report.json"
-        evaluation = evaluate_image(
-            TiledImage(index, image), output / "a.csv", path, None, Labels(), MetricRules()
-        )
-        report.write_text(evaluation.model_dump_json())
-        judged = Judged(output / "a.csv", report, path, None)
+        judged = Judged(output / "a.csv", path, None, output / "a.report.json")
+        evaluation = evaluate_image(TiledImage(index, image), judged, Labels(), MetricRules())
+        judged.report.write_text(evaluation.model_dump_json())
     return output, export_image(index, image, table, Labels(), judged, formats, output, output)
 
 

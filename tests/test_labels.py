@@ -22,7 +22,7 @@ from pipeline.frames import reproject
 from pipeline.inputs import fingerprint
 from pipeline.labels import LabelReport, LabelRules, clean_labels, read_area, read_label_file
 from pipeline.raster import Imagery
-from pipeline.steps.labels import check_labels
+from pipeline.steps.labels import preview_labels
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 UTM = "EPSG:32737"
@@ -485,7 +485,7 @@ def test_labels_that_qgis_has_open_are_read_with_their_edits_and_left_alone(tmp_
 def test_a_file_without_a_place_is_checked_without_its_image(tmp_path, geoms, crs):
     path = tmp_path / "l.geojson"
     frame(geoms, crs=crs).to_file(path, driver="GeoJSON", engine="pyogrio")
-    report, wanted = check_labels(path, None, None, Imagery(), LabelRules())
+    report, wanted = preview_labels(path, None, None, Imagery(), LabelRules())
     assert (report.source_rows, report.labels, wanted) == (len(geoms), 0, "")
     assert sum(report.set_aside.values()) == len(geoms)
     assert report.table().endswith("the file is empty: it holds no building") == (not geoms)
@@ -495,4 +495,4 @@ def test_labels_that_lie_nowhere_are_told_so_without_their_image(tmp_path):
     path = tmp_path / "l.geojson"
     frame([square(0, 0)]).set_crs("EPSG:4326", allow_override=True).to_file(path, driver="GeoJSON")
     with pytest.raises(LabelError, match="nowhere on the earth"):
-        check_labels(path, None, None, Imagery(), LabelRules())
+        preview_labels(path, None, None, Imagery(), LabelRules())

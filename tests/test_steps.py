@@ -17,7 +17,7 @@ from pipeline.raster import Imagery, TiledImage, validity
 from pipeline.schema import PairIndex
 from pipeline.settings import Labels, Tiling
 from pipeline.steps.buildings import Selection
-from pipeline.steps.evaluation import Evaluation, check_coverage, evaluate_image
+from pipeline.steps.evaluation import Evaluation, Judged, check_coverage, evaluate_image
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.reporting import report_image
@@ -110,6 +110,11 @@ def test_only_labelled_ground_is_learnt_from(tmp_path, image, index):
             assert item["category"] == "completed"
 
 
+def evaluated(index, image, csv, labels, area=None):
+    files = Judged(csv, labels, area, csv.with_suffix(".report.json"))
+    return evaluate_image(TiledImage(index, image), files, Labels(), MetricRules())
+
+
 def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_path, image, index):
     boxes = [on_ground(10, 10, 40, 40), on_ground(100, 10, 40, 40), on_ground(300, 10, 40, 40)]
     crossed = shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
@@ -120,14 +125,14 @@ def test_scoring_takes_labels_as_drawn_and_counts_on_labelled_ground_only(tmp_pa
         ["Complete", None, "Complete", "Foundation", "Complete"],
     )
     csv = published(tmp_path / "a.csv", [(10, 10, 40, 40), (100, 10, 40, 40), (300, 10, 40, 40)])
-    everywhere = evaluate_image(TiledImage(index, image), csv, labels, None, Labels(), MetricRules())
+    everywhere = evaluated(index, image, csv, labels)
     assert (everywhere.proposals, everywhere.truths) == (3, 4)
     assert everywhere.score.all_buildings.true_positives == 3
     assert everywhere.score.categories["completed"].true_positives == 2
     assert everywhere.score.categories["completed"].false_positives == 1, "of unknown condition"
     assert everywhere.score.categories["foundation"].false_negatives == 1, "its ring is invalid"
     area = labels_file(tmp_path / "area.geojson", [on_ground(0, 0, 80, 60)], [None])
-    there = evaluate_image(TiledImage(index, image), csv, labels, area, Labels(), MetricRules())
+    there = evaluated(index, image, csv, labels, area)
     assert (there.proposals, there.truths) == (1, 1) and there.score.all_f1 == 1.0
     assert "mean F1" in there.table() and "no seams" in there.table()
 
@@ -140,7 +145,7 @@ def test_scoring_takes_labels_as_far_as_the_image_shows_them(tmp_path, image, in
     csv = published(
         tmp_path / "a.csv", [(0, 20, 40, 40), (100, 20, 40, 40), (490, 20, 10, 40), (300, 20, 9, 9)]
     )
-    report = evaluate_image(TiledImage(index, image), csv, labels, None, Labels(), MetricRules())
+    report = evaluated(index, image, csv, labels)
     assert (report.proposals, report.truths) == (3, 2), "what nobody is asked to find is no false alarm"
     counts = report.score.all_buildings
     assert (counts.true_positives, counts.false_positives, counts.false_negatives) == (2, 1, 0)
@@ -158,7 +163,7 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
     csv = published(
         tmp_path / "a.csv", [whole, (160, 20, 14, 40), (175, 20, 15, 40), alone, (211, 21, 38, 38)]
     )
-    report = evaluate_image(TiledImage(index, image), csv, labels, None, Labels(), MetricRules())
+    report = evaluated(index, image, csv, labels)
     seams = report.seams
     across, down = index.grid.ground_m_per_px
     assert seams.seam_km == pytest.approx((2 * 300 * down + 500 * across) / 1000)
@@ -173,13 +178,13 @@ def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
         assert line in report.table()
 
     upper = labels_file(tmp_path / "area.geojson", [on_ground(0, 0, 500, 90)], [None])
-    there = evaluate_image(TiledImage(index, image), csv, labels, upper, Labels(), MetricRules()).seams
+    there = evaluated(index, image, csv, labels, upper).seams
     assert there.seam_km == pytest.approx(2 * 90 * down / 1000, rel=1e-3)
     assert there.interior.counts.false_negatives == 0, "the missed one stands below"
 
     path = tmp_path / "a.report.json"
     path.write_text(report.model_dump_json())
-    told = (path, labels, None)
+    told = Judged(csv, labels, None, path)
     nothing = Selection(1.0, {}), tmp_path / "none.json", []
     page = report_image(TiledImage(index, image), csv, Labels(), *nothing, told, "Imagery: the village.")
     assert "Imagery: the village." in page

@@ -115,7 +115,7 @@ def scored_at(samples, threshold):
                 CATEGORIES,
             )
         )
-    return pool(scored).pooled
+    return pool(scored)
 
 
 scores = st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.8, 0.9])

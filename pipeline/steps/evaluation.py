@@ -57,7 +57,20 @@ class Evaluation(Versioned):
         return "\n".join([*lines, *filter(None, sentences)])
 
 
-class Sides(NamedTuple):
+class Judged(NamedTuple):
+    """The map of an image with labels, as files."""
+
+    csv: Path
+    """The published buildings."""
+    labels: Path
+    """The label file."""
+    area: Path | None
+    """The polygons within which the labels are complete; None for the whole image."""
+    report: Path
+    """Where `report.json` is, once `evaluate_image` has made it."""
+
+
+class Comparison(NamedTuple):
     """What is judged and what it is judged by."""
 
     rows: Rows
@@ -74,7 +87,7 @@ class Sides(NamedTuple):
     """Labels that the image does not show whole."""
 
 
-def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels, grid: Grid) -> Sides:
+def read_comparison(files: Judged, settings: Labels, grid: Grid) -> Comparison:
     """The published buildings and the labels they are judged by.
 
     Labels are taken as they are drawn, neither repaired nor stripped of duplicates: an empty or
@@ -83,27 +96,25 @@ def read_sides(csv: Path, labels: Path, area: Path | None, settings: Labels, gri
     side counts anything. A file may hold the labels of other images: those are no truths. Where the
     labelled ground is given, what has no inner point on it counts on neither side.
     """
-    rows = read_csv(csv, settings.names)
-    frame = read_label_file(labels)
-    truths = reproject(frame.geometry.values, frame.crs, LONLAT, where=labels)
-    known = category_indices(frame, settings.label_rules(), where=labels)
+    rows = read_csv(files.csv, settings.names)
+    frame = read_label_file(files.labels)
+    truths = reproject(frame.geometry.values, frame.crs, LONLAT, where=files.labels)
+    known = category_indices(frame, settings.label_rules(), where=files.labels)
     drawn = ~shapely.is_missing(truths)
     shown = cut_to_image(truths[drawn], grid_lonlat_outline(grid))
     truths, known = shown.polygons[shown.asked], known[drawn][shown.asked]
     judged = ~shown.excuses(rows.polygons_lonlat)
-    ground = None if area is None else read_area(area, LONLAT)
+    ground = None if files.area is None else read_area(files.area, LONLAT)
     if ground is not None:
         counted = stand_on(truths, ground)
         truths, known = truths[counted], known[counted]
         judged &= stand_on(rows.polygons_lonlat, ground)
-    return Sides(rows, judged, truths, known, ground, shown.counts)
+    return Comparison(rows, judged, truths, known, ground, shown.counts)
 
 
 def evaluate_image(
     image: TiledImage,
-    csv: Path,
-    labels: Path,
-    area: Path | None,
+    files: Judged,
     settings: Labels,
     metrics: MetricRules,
     progress: Progress = silent,
@@ -112,38 +123,36 @@ def evaluate_image(
 
     Args:
         image: what was mapped.
-        csv: the published buildings.
-        labels: the label file.
-        area: the polygons within which the labels are complete; None for the whole image.
+        files: the published buildings and the labels.
         settings: the settings that name categories and conditions.
         metrics: what is measured beside the challenge's metric.
         progress: told before each part.
     """
     index = image.index
-    progress(0.0, f"reading {csv.name} and {labels.name}")
-    sides = read_sides(csv, labels, area, settings, index.grid)
-    progress(0.2, f"matching {int(sides.judged.sum()):,} buildings with {len(sides.truths):,} labels")
+    progress(0.0, f"reading {files.csv.name} and {files.labels.name}")
+    compared = read_comparison(files, settings, index.grid)
+    progress(0.2, f"matching {int(compared.judged.sum()):,} buildings with {len(compared.truths):,} labels")
     score = score_image(
-        sides.rows.polygons_lonlat[sides.judged],
-        sides.rows.probabilities[sides.judged],
-        sides.truths,
-        sides.known,
+        compared.rows.polygons_lonlat[compared.judged],
+        compared.rows.probabilities[compared.judged],
+        compared.truths,
+        compared.known,
         settings.names,
     )
     progress(0.4, "looking along the seams")
-    seams = _seams(sides, score, index)
+    seams = _seams(compared, score, index)
     progress(0.6, "looking for ground without a tile")
     coverage = check_coverage(image)
     progress(0.7, "measuring outlines")
     return Evaluation(
         image_id=index.image_id,
-        proposals=int(sides.judged.sum()),
-        truths=len(sides.truths),
-        edge=sides.edge,
+        proposals=int(compared.judged.sum()),
+        truths=len(compared.truths),
+        edge=compared.edge,
         score=score,
         seams=seams,
         coverage=coverage,
-        metrics=_metrics(sides, score, index, settings, metrics),
+        metrics=_metrics(compared, score, index, settings, metrics),
     )
 
 
@@ -173,30 +182,30 @@ def lonlat_to_px(geometries, grid: Grid) -> np.ndarray:
 
 
 def _metrics(
-    sides: Sides, score: ImageScore, index: TileIndex, settings: Labels, rules: MetricRules
+    compared: Comparison, score: ImageScore, index: TileIndex, settings: Labels, rules: MetricRules
 ) -> ImageMetrics:
     def metres(xy: np.ndarray) -> np.ndarray:
         return xy * index.grid.ground_m_per_px
 
     return measure_image(
-        shapely.transform(sides.rows.polygons_px[sides.judged], metres),
-        sides.rows.probabilities[sides.judged],
-        shapely.transform(lonlat_to_px(sides.truths, index.grid), metres),
-        sides.known,
+        shapely.transform(compared.rows.polygons_px[compared.judged], metres),
+        compared.rows.probabilities[compared.judged],
+        shapely.transform(lonlat_to_px(compared.truths, index.grid), metres),
+        compared.known,
         settings.names,
         score.matches,
         rules,
     )
 
 
-def _seams(sides: Sides, score: ImageScore, index: TileIndex) -> SeamScore:
+def _seams(compared: Comparison, score: ImageScore, index: TileIndex) -> SeamScore:
     ground = None
-    if sides.ground is not None:
+    if compared.ground is not None:
         # A crossing that reprojecting left behind would stop the intersection with the seams.
-        ground = shapely.make_valid(lonlat_to_px([sides.ground], index.grid)[0])
+        ground = shapely.make_valid(lonlat_to_px([compared.ground], index.grid)[0])
     return score_seams(
-        sides.rows.polygons_px[sides.judged],
-        lonlat_to_px(sides.truths, index.grid),
+        compared.rows.polygons_px[compared.judged],
+        lonlat_to_px(compared.truths, index.grid),
         score.matches,
         find_seams([tile.window for tile in index.tiles]),
         index.grid.ground_m_per_px,

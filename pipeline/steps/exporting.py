@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import geopandas
 import numpy as np
@@ -34,7 +33,7 @@ from pipeline.schema import TileIndex
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
 from pipeline.steps.buildings import read_parts
-from pipeline.steps.evaluation import Evaluation, read_sides
+from pipeline.steps.evaluation import Evaluation, Judged, read_comparison
 from pipeline.styles import UNKNOWN
 from pipeline.verdicts import MISTAKEN, RIGHT, judge
 
@@ -43,19 +42,6 @@ MISSED = "missed"
 """What the layer of labels calls their verdicts; the review points tell misses apart."""
 EDGE_PX = 1.0
 """Buildings nearer to the image's edge than this are cut by it."""
-
-
-class Judged(NamedTuple):
-    """What an image with labels is told of."""
-
-    csv: Path
-    """The published buildings."""
-    report: Path
-    """report.json."""
-    labels: Path
-    """The label file."""
-    area: Path | None
-    """The labelled ground; None for the whole image."""
 
 
 def export_image(
@@ -112,12 +98,12 @@ def _judgement(
     if judged is None:
         nothing = np.empty(0, dtype=object)
         return None, nothing, _label_frame(nothing, [], [], index.grid.crs)
-    sides = read_sides(judged.csv, judged.labels, judged.area, labels, index.grid)
+    compared = read_comparison(judged, labels, index.grid)
     score = Evaluation.model_validate_json(judged.report.read_bytes()).score
-    found, labelled = judge(sides.rows.polygons_lonlat, sides.truths, score.matches, sides.judged)
+    found, labelled = judge(compared.rows.polygons_lonlat, compared.truths, score.matches, compared.judged)
     told = [OUTCOMES.get(name, MISSED) for name in labelled.names]
-    names = [labels.names[category] if category >= 0 else UNKNOWN for category in sides.known.tolist()]
-    truths = reproject(sides.truths, LONLAT, index.grid.crs)
+    names = [labels.names[category] if category >= 0 else UNKNOWN for category in compared.known.tolist()]
+    truths = reproject(compared.truths, LONLAT, index.grid.crs)
     return found.names, labelled.names, _label_frame(truths, names, told, index.grid.crs)
 
 

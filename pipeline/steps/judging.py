@@ -49,7 +49,7 @@ def score_versions(
         for image_id, name in sorted(versions.items())
         if image_id in truths
     ]
-    pooled = pool(scores).pooled
+    pooled = pool(scores)
     return {"mean_f1": pooled.mean_f1, "all_f1": pooled.all_f1}
 
 

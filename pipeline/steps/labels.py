@@ -38,7 +38,7 @@ def load_labels(
     return cleaned, report
 
 
-def check_labels(
+def preview_labels(
     labels: Path, source: Path | str | None, area: Path | None, imagery: Imagery, rules: LabelRules
 ) -> tuple[LabelReport, str]:
     """What would become of every row of a label file, and the settings it asks for if not the present ones.

@@ -21,7 +21,7 @@ from pipeline.schema import TileIndex
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
 from pipeline.steps.buildings import Selection
-from pipeline.steps.evaluation import Evaluation, Sides, lonlat_to_px, read_sides
+from pipeline.steps.evaluation import Comparison, Evaluation, Judged, lonlat_to_px, read_comparison
 from pipeline.submission import Rows, read_csv
 from pipeline.training_curves import read_training_curves
 from pipeline.verdicts import Verdicts, judge
@@ -38,7 +38,7 @@ def report_image(
     selection: Selection,
     history: Path,
     records: Sequence[RunRecord],
-    evaluation: tuple[Path, Path, Path | None] | None,
+    judged: Judged | None,
     credit: str = "",
     progress: Progress = silent,
 ) -> str:
@@ -54,20 +54,20 @@ def report_image(
         selection: what confidences mean, and which are published.
         history: how the network was learnt; need not be there.
         records: run records of what made the result.
-        evaluation: report.json, label file and labelled area; None for an image without labels.
+        judged: the score and what it rests on; None for an image without labels.
         credit: whom the imagery is owed to.
         progress: told before each part.
     """
     index, grid = image.index, image.grid
     progress(0.0, f"reading {csv.name}")
     judgement: dict[str, Any] = {}
-    if evaluation is None:
+    if judged is None:
         rows = read_csv(csv, labels.names)
     else:
-        report, label_file, area = evaluation
-        sides = read_sides(csv, label_file, area, labels, grid)
-        rows = sides.rows
-        judgement = _judgement(Evaluation.model_validate_json(report.read_bytes()), sides, index, labels)
+        compared = read_comparison(judged, labels, grid)
+        rows = compared.rows
+        evaluation = Evaluation.model_validate_json(judged.report.read_bytes())
+        judgement = _judgement(evaluation, compared, index, labels)
     confidences = rows.probabilities.max(axis=1, initial=0.0)
     with image.open() as raster:
         progress(0.2, "shrinking the image")
@@ -100,21 +100,25 @@ def report_image(
     )
 
 
-def _judgement(judged: Evaluation, sides: Sides, index: TileIndex, labels: Labels) -> dict[str, Any]:
+def _judgement(told: Evaluation, compared: Comparison, index: TileIndex, labels: Labels) -> dict[str, Any]:
     """What a page tells of an image with labels, by the fields of `ReportContext`."""
-    pairs = overlapping_pairs(sides.rows.polygons_lonlat[sides.judged], sides.truths)
-    truths_px = lonlat_to_px(sides.truths, index.grid)
-    found, labelled = judge(sides.rows.polygons_lonlat, sides.truths, judged.score.matches, sides.judged)
+    pairs = overlapping_pairs(compared.rows.polygons_lonlat[compared.judged], compared.truths)
+    truths_px = lonlat_to_px(compared.truths, index.grid)
+    found, labelled = judge(
+        compared.rows.polygons_lonlat, compared.truths, told.score.matches, compared.judged
+    )
     return {
         "truth_polygons_px": truths_px,
-        "truth_categories": sides.known,
+        "truth_categories": compared.known,
         "found": found,
         "labelled": labelled,
-        "score": judged.score,
-        "seams": judged.seams,
-        "coverage": judged.coverage,
-        "metrics": judged.metrics,
-        "curves": precision_recall(pairs, sides.rows.probabilities[sides.judged], sides.known, labels.names),
+        "score": told.score,
+        "seams": told.seams,
+        "coverage": told.coverage,
+        "metrics": told.metrics,
+        "curves": precision_recall(
+            pairs, compared.rows.probabilities[compared.judged], compared.known, labels.names
+        ),
     }
 
 

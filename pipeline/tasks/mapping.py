@@ -15,7 +15,7 @@ from pipeline.errors import SourceError
 from pipeline.metrics import MetricRules
 from pipeline.schema import EVALUATION_VERSION
 from pipeline.steps.buildings import Selection, aggregate_image, read_selection
-from pipeline.steps.evaluation import evaluate_image
+from pipeline.steps.evaluation import Judged, evaluate_image
 from pipeline.steps.submission import check_names, submit
 from pipeline.targets import MadeTarget, PublishedTarget
 from pipeline.tasks.calibrating import calibrated
@@ -137,6 +137,11 @@ class EvaluateImage(JudgedImage):
         """The published metric."""
         return self.workspace.output / f"{self.image_id}.report.json"
 
+    @property
+    def judged(self) -> Judged:
+        """The files that are compared, and the metric that comes of it."""
+        return Judged(self.buildings.csv, self.labels.source, self.labels.area, self.report)
+
     def output(self) -> PublishedTarget:
         """The published metric."""
         return PublishedTarget(self.workspace.record(self.image_id, "EvaluateImage"), self.digest)
@@ -146,9 +151,7 @@ class EvaluateImage(JudgedImage):
         with self.publishing(self.output()) as (folder, _):
             report = evaluate_image(
                 self.tiles.tiled,
-                self.buildings.csv,
-                self.labels.source,
-                self.labels.area,
+                self.judged,
                 settings.Labels(),
                 settings.Metrics().rules(MetricRules),
                 self.progress,

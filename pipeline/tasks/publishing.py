@@ -13,7 +13,7 @@ from pipeline import settings
 from pipeline.errors import SourceError
 from pipeline.inputs import fingerprint
 from pipeline.provenance import RunRecord, read_record
-from pipeline.steps.exporting import Judged, export_image
+from pipeline.steps.exporting import export_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.training_sets import export_training
 from pipeline.targets import PublishedTarget
@@ -66,18 +66,13 @@ class ExportImage(ImageStep):
     def run(self) -> None:
         """Writes the files."""
         score = self.score
-        judged = (
-            Judged(self.buildings.csv, score.report, score.labels.source, score.labels.area)
-            if score
-            else None
-        )
         with self.publishing(self.output()) as (folder, counts):
             counts |= export_image(
                 self.tiles.read(),
                 self.tiles.image.source,
                 self.buildings.table,
                 settings.Labels(),
-                judged,
+                score.judged if score else None,
                 settings.Aggregation().formats,
                 folder,
                 self.workspace.output,
@@ -124,7 +119,6 @@ class ReportImage(ImageStep):
     def run(self) -> None:
         """Draws the page."""
         score, tiles = self.score, self.buildings.tiles
-        judged = (score.report, score.labels.source, score.labels.area) if score else None
         with self.publishing(self.output()) as (folder, _):
             page = report_image(
                 tiles.tiled,
@@ -133,7 +127,7 @@ class ReportImage(ImageStep):
                 self.buildings.selection,
                 network().history,
                 self._records(),
-                judged,
+                score.judged if score else None,
                 tiles.image.credit,
                 self.progress,
             )

@@ -153,7 +153,7 @@ def scores(learner: Learner, tiles: list[Tile]) -> tuple[float, float]:
         polygons, truths = tile.polygons[kept], tile.polygons[there]
         found = score_image(polygons, probabilities[kept, :NOTHING], truths, tile.truth[there], CATEGORIES)
         judged.append(found)
-    pooled = pool(judged).pooled
+    pooled = pool(judged)
     return pooled.mean_f1, pooled.all_f1
 
 

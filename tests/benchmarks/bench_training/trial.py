@@ -23,7 +23,7 @@ from pipeline.settings import Aggregation, Labels, Tiling, Training, digest
 from pipeline.steps.buildings import Selection, aggregate_image
 from pipeline.steps.calibration import calibrate_network
 from pipeline.steps.detections import Detector, infer_tiles
-from pipeline.steps.evaluation import evaluate_image
+from pipeline.steps.evaluation import Judged, evaluate_image
 from pipeline.steps.labels import load_labels
 from pipeline.steps.pairs import cut_tiles, tile_frame
 from pipeline.steps.tiles import tile_image
@@ -175,7 +175,8 @@ class Trial:
         selection = Selection(chosen.temperature, chosen.thresholds)
         aggregate_image(index, detections, names, selection, aggregation, folder, nothing)
         csv = folder / "held_out.csv"
-        score = evaluate_image(image, csv, fold.labels, fold.test_area, self.labels, MetricRules()).score
+        files = Judged(csv, fold.labels, fold.test_area, csv.with_suffix(".report.json"))
+        score = evaluate_image(image, files, self.labels, MetricRules()).score
         rows = score.categories
         present = [row.f1 for row in rows.values() if row.true_positives + row.false_negatives]
         return {
