@@ -11,6 +11,9 @@ buildings meet the zone more often, which a representative point would avoid, at
 halls that three tiles cut interior, and of an empty zone where tiles only touch. Tiles that overlap by
 more than half leave no interior but along the image's edges.
 
+Where the same tile saw most of two buildings that share a truth, it found two by itself: such duplicates and
+splits are no seam's doing, wherever they lie, and do not count per km.
+
 Nothing is matched anew. A matched pair goes where its truth lies, a building without a truth and a
 truth without a building where they lie themselves, so the two sides add up to the whole.
 """
@@ -45,6 +48,20 @@ class SeamSide(Artifact):
     """False positives that lie on a truth another building took, and add little to it."""
     splits: int
     """Truths of which two or more buildings hold a part of their own each."""
+    duplicates_of_one_tile: int = 0
+    """Those of `duplicates` that the same tile found beside another; 0 where nobody knows the tiles."""
+    splits_of_one_tile: int = 0
+    """Those of `splits` that no other tile had a part in; 0 where nobody knows the tiles."""
+
+    @property
+    def duplicates_between_tiles(self) -> int:
+        """Duplicates that one tile alone would not have brought."""
+        return self.duplicates - self.duplicates_of_one_tile
+
+    @property
+    def splits_between_tiles(self) -> int:
+        """Splits that one tile alone would not have brought."""
+        return self.splits - self.splits_of_one_tile
 
 
 class SeamScore(Artifact):
@@ -57,19 +74,25 @@ class SeamScore(Artifact):
     interior: SeamSide
     """Seen by one tile alone."""
     duplicates_per_km: float | None
-    """Duplicates in the zone per km of seam; None without seams."""
+    """Duplicates in the zone per km of seam, without those of one tile; None without seams."""
     splits_per_km: float | None
-    """Split truths in the zone per km of seam; None without seams."""
+    """Split truths in the zone per km of seam, without those of one tile; None without seams."""
 
     @property
     def sentence(self) -> str:
         """What the seams cost beside F1."""
         if self.duplicates_per_km is None or self.splits_per_km is None:
             return "No two tiles meet on the ground that counts: it has no seams."
+        zone = self.zone
+        of_one_tile = (
+            f" A further {zone.duplicates_of_one_tile:,} duplicates and {zone.splits_of_one_tile:,} splits "
+            "near them were made by single tiles."
+        )
         return (
-            f"{self.seam_km:,.2f} km of seams: {self.zone.duplicates:,} duplicates "
-            f"({self.duplicates_per_km:.2f} per km), {self.zone.splits:,} split buildings "
+            f"{self.seam_km:,.2f} km of seams: {zone.duplicates_between_tiles:,} duplicates "
+            f"({self.duplicates_per_km:.2f} per km), {zone.splits_between_tiles:,} split buildings "
             f"({self.splits_per_km:.2f} per km)."
+            f"{of_one_tile if zone.duplicates_of_one_tile or zone.splits_of_one_tile else ''}"
         )
 
 
@@ -140,6 +163,7 @@ def score_seams(
     seams: Seams,
     ground_m_per_px: tuple[float, float],
     judged_px: shapely.Geometry | None = None,
+    tiles: np.ndarray | None = None,
 ) -> SeamScore:
     """Score of one image's buildings near its seams and away from them.
 
@@ -156,21 +180,24 @@ def score_seams(
         seams: of the image's tiles.
         ground_m_per_px: ground metres of a pixel's width and height.
         judged_px: the ground on which buildings and truths were judged, in image pixels; None for all.
+        tiles: [n], the tile that saw most of each building; None where nobody knows.
     """
     near, near_truths = seams.near(polygons_px), seams.near(truths_px)
-    duplicates, split = _repeats(valid_polygons(polygons_px), np.array(truths_px, dtype=object), matches)
+    tiles = np.arange(len(near)) if tiles is None else np.unique(tiles, return_inverse=True)[1]
+    repeats = _repeats(valid_polygons(polygons_px), np.array(truths_px, dtype=object), matches, tiles)
     found = near_truths[np.array([pair.truth for pair in matches.pairs], dtype=np.int64)]
     false = near[np.array(matches.false_positives, dtype=np.int64)]
     missed = near_truths[np.array(matches.misses, dtype=np.int64)]
-    in_zone = found, false, missed, near[duplicates], near_truths[split]
+    sides = (near, near_truths, near, near_truths)
+    in_zone = found, false, missed, *(side[rows] for side, rows in zip(sides, repeats, strict=True))
     zone = _side(*in_zone)
     km = seams.length_km(ground_m_per_px, judged_px)
     return SeamScore(
         seam_km=km,
         zone=zone,
         interior=_side(*(~rows for rows in in_zone)),
-        duplicates_per_km=zone.duplicates / km if km else None,
-        splits_per_km=zone.splits / km if km else None,
+        duplicates_per_km=zone.duplicates_between_tiles / km if km else None,
+        splits_per_km=zone.splits_between_tiles / km if km else None,
     )
 
 
@@ -204,13 +231,22 @@ def _at_least(strips: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _side(*outcomes: np.ndarray) -> SeamSide:
-    """The side on which `outcomes`, bool each, are true: found, false, missed, repeated, split."""
-    hits, alarms, misses, duplicates, splits = (int(np.count_nonzero(rows)) for rows in outcomes)
-    return SeamSide(counts=Counts.of(hits, alarms, misses), duplicates=duplicates, splits=splits)
+    """The side on which `outcomes`, bool each, are true: found, false, missed, then those of `_repeats`."""
+    hits, alarms, misses, *repeats = (int(np.count_nonzero(rows)) for rows in outcomes)
+    duplicates, splits, own_duplicates, own_splits = repeats
+    return SeamSide(
+        counts=Counts.of(hits, alarms, misses),
+        duplicates=duplicates,
+        splits=splits,
+        duplicates_of_one_tile=own_duplicates,
+        splits_of_one_tile=own_splits,
+    )
 
 
-def _repeats(polygons: np.ndarray, truths: np.ndarray, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """Duplicates and split truths, int64[d] and int64[s], by index."""
+def _repeats(
+    polygons: np.ndarray, truths: np.ndarray, matches: Matches, tiles: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Duplicates and split truths by index, then those of both that one tile brought about, int64 each."""
     holders, held, shared = _holders(polygons, truths, matches)
     later = np.zeros(len(held), dtype=bool)
     later[1:] = held[1:] == held[:-1]
@@ -224,7 +260,12 @@ def _repeats(polygons: np.ndarray, truths: np.ndarray, matches: Matches) -> tupl
     added = shared - np.bincount(other, repeated, minlength=len(held))
     adds = later & (added >= SPLIT_SHARE * shapely.area(truths[held]))
     repeats = later & ~adds & np.isin(held, [pair.truth for pair in matches.pairs])
-    return np.sort(holders[repeats]), np.unique(held[adds])
+    own = np.ones(len(held), dtype=bool)
+    # Of each truth the first holder that a tile saw is no repeat of that tile.
+    own[np.unique(np.stack([held, tiles[holders]]), axis=1, return_index=True)[1]] = False
+    split = np.unique(held[adds])
+    own_splits = np.setdiff1d(split, held[adds & ~own])
+    return np.sort(holders[repeats]), split, np.sort(holders[repeats & own]), own_splits
 
 
 def _holders(

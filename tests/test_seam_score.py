@@ -30,9 +30,9 @@ def matches_of(proposals, truths):
     return score_image(proposals, ranks, truths, np.zeros(len(truths), dtype=int), ["building"])
 
 
-def seam_score(proposals, truths, windows=PAIR, ground_m_per_px=METRES, judged=None):
+def seam_score(proposals, truths, windows=PAIR, ground_m_per_px=METRES, judged=None, tiles=None):
     matches = matches_of(proposals, truths).matches
-    return score_seams(proposals, truths, matches, find_seams(windows), ground_m_per_px, judged)
+    return score_seams(proposals, truths, matches, find_seams(windows), ground_m_per_px, judged, tiles)
 
 
 def counts(side):
@@ -152,6 +152,33 @@ def test_repeats_of_one_truth(found, duplicates, splits):
     assert (result.interior.duplicates, result.interior.splits) == (0, 0)
     assert result.duplicates_per_km == pytest.approx(duplicates / 0.1)
     assert result.splits_per_km == pytest.approx(splits / 0.1)
+
+
+HALVES = [box(80, 90), box(90, 100)]
+TILES = {
+    "halves of one tile": (HALVES, ["a", "a"], (0, 0), (0, 1)),
+    "halves of two tiles": (HALVES, ["a", "b"], (0, 1), (0, 0)),
+    "thirds, two of one tile": ([box(80, 87), box(87, 93), box(93, 100)], ["a", "a", "b"], (0, 1), (0, 0)),
+    "twice in one tile": ([box(80, 100), box(81, 100)], ["a", "a"], (0, 0), (1, 0)),
+    "twice in two tiles": ([box(80, 100), box(81, 100)], ["a", "b"], (1, 0), (0, 0)),
+    "twice, and twice in the other tile": (
+        [box(80, 100), box(81, 100), box(80, 99)],
+        ["a", "b", "b"],
+        (1, 0),
+        (1, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "tiles", "between", "of_one"), TILES.values(), ids=TILES.keys())
+def test_what_one_tile_brought_by_itself_is_no_seam_s_doing(found, tiles, between, of_one):
+    result = seam_score(found, [TRUTH], tiles=np.array(tiles))
+    zone = result.zone
+    assert (zone.duplicates, zone.splits) == tuple(np.add(between, of_one))
+    assert (zone.duplicates_of_one_tile, zone.splits_of_one_tile) == of_one
+    assert result.duplicates_per_km == pytest.approx(between[0] / 0.1)
+    assert result.splits_per_km == pytest.approx(between[1] / 0.1)
+    assert ("by single tiles" in result.sentence) == any(of_one)
 
 
 def test_repeats_are_told_apart_by_place():

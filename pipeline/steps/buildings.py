@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import geopandas
 import numpy as np
+import pandas as pd
 import shapely
 
 from pipeline.calibration import Calibration
@@ -178,6 +179,14 @@ def read_parts(table: Path) -> Iterator[geopandas.GeoDataFrame]:
     """The published buildings of an image, frames of `building_frame`, in the order of their ids."""
     for part in sorted(table.glob("*.parquet")):
         yield geopandas.read_parquet(part)
+
+
+def tiles_of(table: Path) -> np.ndarray:
+    """str[n], the tile that saw most of each published building, in the order of their ids."""
+    parts = [
+        pd.read_parquet(part, columns=["tile_id"])["tile_id"] for part in sorted(table.glob("*.parquet"))
+    ]
+    return np.concatenate(parts).astype(str) if parts else np.empty(0, dtype=str)
 
 
 class Selection(NamedTuple):

@@ -21,6 +21,7 @@ from pipeline.schema import EVALUATION_VERSION, Grid, TileIndex, Versioned, Wind
 from pipeline.seam_score import SeamScore, find_seams, score_seams
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
+from pipeline.steps.buildings import tiles_of
 from pipeline.submission import Rows, read_csv
 
 
@@ -118,6 +119,7 @@ def evaluate_image(
     settings: Labels,
     metrics: MetricRules,
     progress: Progress = silent,
+    table: Path | None = None,
 ) -> Evaluation:
     """The challenge's metric, in lon/lat like its scorer; how it fares at the seams; what no tile covers.
 
@@ -127,6 +129,8 @@ def evaluate_image(
         settings: the settings that name categories and conditions.
         metrics: what is measured beside the challenge's metric.
         progress: told before each part.
+        table: folder of the published buildings, a table per batch, which tells their tiles; None where
+            nobody knows them.
     """
     index = image.index
     progress(0.0, f"reading {files.csv.name} and {files.labels.name}")
@@ -140,7 +144,7 @@ def evaluate_image(
         settings.names,
     )
     progress(0.4, "looking along the seams")
-    seams = _seams(compared, score, index)
+    seams = _seams(compared, score, index, None if table is None else tiles_of(table))
     progress(0.6, "looking for ground without a tile")
     coverage = check_coverage(image)
     progress(0.7, "measuring outlines")
@@ -198,7 +202,7 @@ def _metrics(
     )
 
 
-def _seams(compared: Comparison, score: ImageScore, index: TileIndex) -> SeamScore:
+def _seams(compared: Comparison, score: ImageScore, index: TileIndex, tiles: np.ndarray | None) -> SeamScore:
     ground = None
     if compared.ground is not None:
         # A crossing that reprojecting left behind would stop the intersection with the seams.
@@ -210,4 +214,5 @@ def _seams(compared: Comparison, score: ImageScore, index: TileIndex) -> SeamSco
         find_seams([tile.window for tile in index.tiles]),
         index.grid.ground_m_per_px,
         ground,
+        None if tiles is None else tiles[compared.judged],
     )

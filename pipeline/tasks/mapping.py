@@ -155,6 +155,7 @@ class EvaluateImage(JudgedImage):
                 settings.Labels(),
                 settings.Metrics().rules(MetricRules),
                 self.progress,
+                self.buildings.table,
             )
             (folder / self.report.name).write_text(report.model_dump_json(indent=1))
         logger.info("score of %s\n%s", self.image_id, report.table())
