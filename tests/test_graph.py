@@ -318,7 +318,8 @@ def test_both_label_stores_give_the_same_training_pairs(workspace, postgis_url):
 def test_an_independent_scorer_gives_the_same_numbers(built):
     script = Path(__file__).with_name("independent_metric.py")
     csv, labels = built / "output/scene_042.csv", built / "input/test/labels/scene_042.geojson"
-    done = subprocess.run([sys.executable, script, csv, labels], capture_output=True, text=True, check=True)
+    given = [csv, labels, built / "input/test/images/scene_042.tif"]
+    done = subprocess.run([sys.executable, script, *given], capture_output=True, text=True, check=True)
     theirs = json.loads(done.stdout)
     ours = json.loads((built / "output/scene_042.report.json").read_text())["score"]
     assert theirs["all_buildings"]["false_negatives"] > 0

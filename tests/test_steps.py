@@ -3,6 +3,7 @@
 import json
 
 import geopandas
+import independent_metric
 import numpy as np
 import pytest
 import rasterio
@@ -152,6 +153,38 @@ def test_scoring_takes_labels_as_far_as_the_image_shows_them(tmp_path, image, in
     assert min(pair.iou for pair in report.score.matches.pairs) > 0.999
     assert report.edge.model_dump() == {"outside_image": 1, "barely_shown": 1, "cut": 1}
     assert "1 outside the image and left out" in report.table() and "1 cut to the image" in report.table()
+
+
+def test_an_independent_metric_takes_labels_as_far_as_the_image_shows_them(tmp_path, image, index):
+    rng = np.random.default_rng(3)
+    places = np.column_stack([rng.uniform(-60, 520, 150), rng.uniform(-60, 320, 150)])
+    sizes = rng.uniform(15, 60, (150, 2))
+    boxes = [on_ground(*place, *size) for place, size in zip(places, sizes, strict=True)]
+    left = LEFT + np.array([-5, 5, 5, -5])
+    boxes += [shapely.Polygon(np.column_stack([left, TOP - np.array([20, 30, 20, 30])])), shapely.Polygon()]
+    labels = labels_file(
+        tmp_path / "l.geojson",
+        boxes,
+        rng.choice(["Complete", "Incomplete", "Foundation", None], len(boxes)),
+        "EPSG:4326",
+    )
+    found = np.column_stack([places, places + sizes])[:120] + rng.normal(0, 3, (120, 4))
+    found = found.clip(0, [500, 300, 500, 300])
+    found = found[(found[:, 2:] - found[:, :2] > 1).all(axis=1)]
+    polygons_px = shapely.box(*found.T)
+    ground = [shapely.transform(one, lambda xy: (LEFT, TOP) + xy * (METRES, -METRES)) for one in polygons_px]
+    lonlat = geopandas.GeoSeries(ground, crs=CRS).to_crs("EPSG:4326").to_numpy()
+    csv = tmp_path / "a.csv"
+    write_csv(csv, [Rows(polygons_px, lonlat, rng.dirichlet([0.3] * 3, len(found)))])
+    ours = evaluated(index, image, csv, labels)
+    assert min(ours.edge.model_dump().values()) > 3 and ours.proposals < len(found)
+    plain = independent_metric.score(csv, labels, image)
+    assert plain["mean_f1"] == pytest.approx(ours.score.mean_f1)
+    assert plain["all_buildings"] == pytest.approx(ours.score.all_buildings.model_dump())
+    for name, counts in ours.score.categories.items():
+        assert plain["categories"][name] == pytest.approx(counts.model_dump())
+    without = independent_metric.score(csv, labels)["all_buildings"]
+    assert without["false_negatives"] > ours.score.all_buildings.false_negatives
 
 
 def test_seams_are_scored_where_the_tiles_meet(tmp_path, image, index):
