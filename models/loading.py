@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from models.dataset import Target, TileDataset, collate_fn
+from models.errors import ModelError
 from models.interruption import leave_termination_to_parent
 from models.learner import Batch
 
@@ -32,37 +35,29 @@ _SHARED, _SHARED_MIB = Path("/dev/shm"), 1024
 
 
 class TileLoader:
-    """A dataset's batches on a device, epoch after epoch, read as `Recipe.workers` says.
-
-    Processes stay from one epoch to the next: eight take half a second to start and to end.
+    """A dataset's batches on a device, epoch after epoch.
 
     Args:
         data: the tiles.
         device: where their batches go.
+        read: yields what is read for batches of keys.
     """
 
-    def __init__(self, data: TileDataset, device: torch.device):
+    def __init__(self, data: TileDataset, device: torch.device, read: Callable[[list[list[Any]]], Iterator]):
         self.data = data
-        self._device = device
-        self._asked: list[list[Any]] = []
-        processes = reading_processes(data.recipe.workers, device) if len(data) else 0
-        packs = processes > 0 and device.type != "cpu"
-        self._loader = DataLoader(
-            data,
-            batch_sampler=self._asked,
-            num_workers=processes,
-            persistent_workers=processes > 0,
-            collate_fn=_collate_packed if packs else collate_fn,
-            worker_init_fn=leave_termination_to_parent,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # a loader draws a number from it even where it needs none
-        )
+        self._device, self._read = device, read
 
     def load(self, batches: list[list[Any]]) -> Iterator[Batch]:
-        """Yield the batches of tiles with these keys; what is left of those asked for before is dropped."""
-        self._asked[:] = batches
+        """Yield the batches of tiles with these keys; what is left of those asked for before is dropped.
+
+        Raises:
+            DatasetError: a tile cannot be read.
+        """
         device = self._device
-        for images, targets in self._loader:
+        for batch in self._read(batches):
+            if isinstance(batch, ModelError):
+                raise batch
+            images, targets = batch
             yield (
                 [image.to(device, non_blocking=True) for image in images],
                 [
@@ -70,6 +65,54 @@ class TileLoader:
                     for target in targets
                 ],
             )
+
+
+@contextmanager
+def tile_loaders(datasets: Sequence[TileDataset], device: torch.device) -> Iterator[list[TileLoader]]:
+    """Yield a loader of each dataset; one of them reads at a time, and all share `Recipe.workers` processes.
+
+    The processes stay until the block ends: eight take half a second to start and to end.
+    """
+    processes = reading_processes(datasets[0].recipe.workers, device)
+    asked: list[list[tuple[int, Any]]] = []
+    reader = DataLoader(
+        _Datasets(datasets),
+        batch_sampler=asked,
+        num_workers=processes,
+        persistent_workers=processes > 0,
+        collate_fn=partial(_collate, packs=processes > 0 and device.type != "cpu"),
+        worker_init_fn=leave_termination_to_parent,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # a loader draws a number from it even where it needs none
+    )
+
+    def read(place: int, batches: list[list[Any]]) -> Iterator:
+        asked[:] = [[(place, key) for key in batch] for batch in batches]
+        return iter(reader)
+
+    try:
+        yield [TileLoader(data, device, partial(read, place)) for place, data in enumerate(datasets)]
+    finally:
+        # What an error's traceback still holds would end at exit, by SIGTERM: for that they do not.
+        if reader._iterator is not None:
+            reader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class _Datasets(Dataset):
+    """Several datasets as one, by the place of one and the key there.
+
+    A tile that cannot be read comes as its error: of one that is raised, only a traceback leaves a process.
+    """
+
+    def __init__(self, datasets: Sequence[TileDataset]):
+        self._datasets = datasets
+
+    def __getitem__(self, key: tuple[int, Any]) -> tuple[Tensor, Target] | ModelError:
+        place, key_there = key
+        try:
+            return self._datasets[place][key_there]
+        except ModelError as error:
+            return error
 
 
 def reading_processes(workers: int, device: torch.device) -> int:
@@ -92,9 +135,12 @@ def reading_processes(workers: int, device: torch.device) -> int:
     return min(_MOST, max(1, cores))
 
 
-def _collate_packed(samples: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """As `collate_fn`, with `mask_bits` uint8[n,h,ceil(w/8)] and `mask_width` in place of `masks`."""
-    return collate_fn([(image, _packed(target)) for image, target in samples])
+def _collate(samples: list[Any], packs: bool) -> Any:
+    """A batch, or a tile's error; packed, masks are `mask_bits` uint8[n,h,ceil(w/8)] and `mask_width`."""
+    error = next((sample for sample in samples if isinstance(sample, ModelError)), None)
+    if error is not None:
+        return error
+    return collate_fn([(image, _packed(target)) for image, target in samples] if packs else samples)
 
 
 def _packed(target: Target) -> Target:

@@ -19,7 +19,7 @@ from models.device import choose_device
 from models.engine import chunks
 from models.errors import TrainingError
 from models.learner import Learner
-from models.loading import TileLoader
+from models.loading import tile_loaders
 from models.pretrained import build_initial
 from models.recipe import Recipe
 from models.sampling import draw_epoch, survey
@@ -71,16 +71,17 @@ def run_range_test(
         torch.manual_seed(recipe.seed)
         model = build_initial(recipe, names, survey(training, names, recipe).sides)
     learner, mean, means = Learner(model.to(device).train(), recipe, device), 0.0, list[float]()
-    draws = draw_epoch(np.ones(len(training)), 0, recipe)
-    batches = TileLoader(TileDataset(training, names, recipe), device).load(chunks(draws, recipe.batch_size))
+    batches = chunks(draw_epoch(np.ones(len(training)), 0, recipe), recipe.batch_size)
     rates = np.geomspace(least, most, steps)
-    for step, rate in enumerate(rates.tolist(), 1):
-        try:
-            losses = learner.step(islice(batches, recipe.accumulate), recipe.accumulate, rate)
-        except TrainingError:  # a loss that is not finite: the end of the range
-            break
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * sum(losses.values())
-        means.append(mean / (1 - SMOOTHING**step))
-        if means[-1] > DIVERGED * min(means):
-            break
+    with tile_loaders([TileDataset(training, names, recipe)], device) as (loader,):
+        read = loader.load(batches)
+        for step, rate in enumerate(rates.tolist(), 1):
+            try:
+                losses = learner.step(islice(read, recipe.accumulate), recipe.accumulate, rate)
+            except TrainingError:  # a loss that is not finite: the end of the range
+                break
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * sum(losses.values())
+            means.append(mean / (1 - SMOOTHING**step))
+            if means[-1] > DIVERGED * min(means):
+                break
     return RangeTest(rates[: len(means)], np.array(means))

@@ -79,7 +79,7 @@ def read_image(path: Path) -> np.ndarray:
             if bands == 3 and dtypes == {"uint8"}:
                 return src.read()
     except rasterio.errors.RasterioError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise DatasetError(f"unreadable tile: {reason}", where=path, remedy=_REMEDY) from error
     raise DatasetError("a training tile has three bands of uint8", where=path, found=(bands, *sorted(dtypes)))
 

@@ -29,7 +29,7 @@ from models.engine import OnProgress, evaluate, train_one_epoch
 from models.errors import TrainingError
 from models.interruption import termination_noticed
 from models.learner import Learner
-from models.loading import TileLoader
+from models.loading import TileLoader, tile_loaders
 from models.negatives import false_positives
 from models.predict import Predictor
 from models.pretrained import build_initial
@@ -95,11 +95,16 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     contents = survey(training, names, recipe)
-    with process_group(device), termination_noticed() as is_asked_to_stop:
+    data = [TileDataset(tiles, names, recipe) for tiles in (training, validation)]
+    with (
+        process_group(device),
+        termination_noticed() as is_asked_to_stop,
+        tile_loaders(data, device) as (learnt, held_out),
+    ):
         lesson = _Lesson(
-            TileLoader(TileDataset(training, names, recipe), device),
+            learnt,
             contents,
-            TileLoader(TileDataset(validation, names, recipe), device),
+            held_out,
             validate,
             (on_progress or _log_progress) if is_first() else _tell_nobody,
             is_asked_to_stop,

@@ -49,6 +49,7 @@ def test_a_network_finds_the_same_there(network):
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")  # which this device's are only by name
 @pytest.mark.parametrize(
     "knobs",
     [{}, {"optimizer": "sgd", "anchors": "fitted"}, {"ema_decay": 0.0, "mine_every": 1, "accumulate": 2}],

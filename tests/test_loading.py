@@ -1,8 +1,13 @@
 """Batches of training tiles, read here or by other processes."""
 
 import multiprocessing
+import os
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +18,7 @@ from painted_tiles import CATEGORIES, item, tiles, write_tile
 
 from models import loading
 from models.dataset import TileDataset
-from models.loading import TileLoader, reading_processes
+from models.loading import reading_processes, tile_loaders
 from models.recipe import Recipe
 from models.sampling import draw_epoch
 from models.tiles import read_items
@@ -28,11 +33,12 @@ def samples(folder, workers, device):
     learnt = [*tiles(folder), odd]
     draws = draw_epoch(np.ones(len(learnt)), 0, STRONG)
     data = TileDataset(learnt, CATEGORIES, replace(STRONG, workers=workers))
-    return [
-        {name: value.cpu() if torch.is_tensor(value) else value for name, value in sample.items()}
-        for images, targets in TileLoader(data, device).load([draws[:2], draws[2:]])
-        for sample in (target | {"image": image} for image, target in zip(images, targets, strict=True))
-    ]
+    with tile_loaders([data], device) as (loader,):
+        return [
+            {name: value.cpu() if torch.is_tensor(value) else value for name, value in sample.items()}
+            for images, targets in loader.load([draws[:2], draws[2:]])
+            for sample in (target | {"image": image} for image, target in zip(images, targets, strict=True))
+        ]
 
 
 def assert_same(some, others):
@@ -50,18 +56,61 @@ def test_reading_processes_change_nothing(tmp_path):
     assert_same(samples(tmp_path, 0, CPU), samples(tmp_path, 2, CPU))
 
 
+def names_of(batches):
+    return [[target["tile"] for target in targets] for _, targets in batches]
+
+
 def test_processes_stay_and_a_new_epoch_leaves_what_was_not_read_of_the_last(tmp_path):
     learnt = tiles(tmp_path)
-    loader = TileLoader(TileDataset(learnt, CATEGORIES, Recipe(workers=2)), CPU)
-    begun = next(loader.load([[0, 1], [2], [3]]))
-    processes = {process.pid for process in multiprocessing.active_children()}
-    assert len(begun[0]) == 2 and len(processes) == 2
-    names = [[target["tile"] for target in targets] for _, targets in loader.load([[3], [2, 0]])]
-    third, first, last = (read_items(learnt[row].items).tile for row in (2, 0, 3))
-    assert names == [[last], [third, first]]
-    assert {process.pid for process in multiprocessing.active_children()} == processes
-    del loader
+    with tile_loaders([TileDataset(learnt, CATEGORIES, Recipe(workers=2))], CPU) as (loader,):
+        begun = next(loader.load([[0, 1], [2], [3]]))
+        processes = {process.pid for process in multiprocessing.active_children()}
+        assert len(begun[0]) == 2 and len(processes) == 2
+        names = names_of(loader.load([[3], [2, 0]]))
+        third, first, last = (read_items(learnt[row].items).tile for row in (2, 0, 3))
+        assert names == [[last], [third, first]]
+        assert {process.pid for process in multiprocessing.active_children()} == processes
     assert not multiprocessing.active_children()
+
+
+def test_what_is_learnt_and_what_is_held_out_is_read_by_the_same_processes(tmp_path):
+    learnt, recipe = tiles(tmp_path), Recipe(workers=2)
+    data = [TileDataset(side, CATEGORIES, recipe) for side in (learnt[:3], learnt[3:])]
+    first, last = (read_items(learnt[row].items).tile for row in (0, 3))
+    with tile_loaders(data, CPU) as (training, validation):
+        for _ in range(2):
+            assert names_of(training.load([[0]])) == [[first]] and names_of(validation.load([[0]])) == [
+                [last]
+            ]
+            assert len(multiprocessing.active_children()) == 2
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from painted_tiles import CATEGORIES, tiles
+from models.errors import DatasetError
+from models.recipe import Recipe
+from models.train import train
+folder = Path(sys.argv[1])
+learnt = tiles(folder)
+for tile in learnt:
+    tile.image.write_bytes(b"no tile")
+try:
+    train(learnt, [], CATEGORIES, Recipe(network="maskrcnn_small", workers=2, device="cpu"), folder)
+except DatasetError as error:
+    kept = error
+    print(error)
+"""
+
+
+def test_a_tile_that_a_process_cannot_read_is_one_line_and_the_end(tmp_path):
+    folders = ":".join(str(folder) for folder in (Path(__file__).parents[1], Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": folders}, timeout=60, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert re.fullmatch(r"\S+\.tif: unreadable tile: .* Cut the training tiles anew\n", done.stdout)
 
 
 def test_masks_come_to_another_device_as_bits_and_are_the_same_there(tmp_path, monkeypatch):
