@@ -11,8 +11,8 @@ In the order of a run:
 6. `pretrained`  the weights a training begins with, from torchvision, a file or a URL (`download`)
 7. `train`       training tiles → `weights.h5`, in epochs (`engine`) of steps (`learner`) on batches
                  (`loading`), in one process or several (`distributed`); a `run` is what outlives the
-                 process (`checkpoint`, `interruption`, `events`); `negatives` and `range_test` look
-                 where it could do better
+                 process (`checkpoint`, `interruption`, `events`); `negatives` looks where it could do
+                 better
 8. `weights`     the HDF5 file of weights and what is known about them
 9. `predict`     images → boxes, masks and the probability of every category
 

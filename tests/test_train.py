@@ -19,7 +19,6 @@ from models.learner import Learner, learning_rate
 from models.maskrcnn import build
 from models.predict import Predictor
 from models.pretrained import build_initial
-from models.range_test import run_range_test
 from models.recipe import Recipe
 from models.run import forget
 from models.tiles import digest_tiles
@@ -392,29 +391,6 @@ def test_learning_rate_rises_and_falls():
 def test_recipe_refuses_what_makes_no_sense(wrong):
     with pytest.raises(TrainingError, match=next(iter(wrong))):
         Recipe(**wrong)
-
-
-def test_range_test_finds_where_learning_falls_apart(tmp_path):
-    recipe = replace(PLAIN, optimizer="sgd", gradient_clip=0.0, batch_size=1)
-    found = run_range_test(tiles(tmp_path)[:1], CATEGORIES, recipe, steps=8, least=1e-3, most=1e4)
-    assert len(found.rates) == len(found.losses) < 8 and np.isfinite(found.losses).all()
-    assert (np.diff(found.rates) > 0).all() and 1e-4 <= found.suggestion < 1
-
-
-def test_range_test_tries_the_network_that_would_learn(tmp_path, monkeypatch):
-    """Its anchors are fitted to the same items."""
-    built = []
-
-    def build(recipe, categories, sides=None):
-        built.append(sides)
-        return build_initial(recipe, categories, sides)
-
-    for module in ("models.range_test", "models.train"):
-        monkeypatch.setattr(f"{module}.build_initial", build)
-    recipe = replace(PLAIN, anchors="fitted", epochs=1)
-    run_range_test(tiles(tmp_path), CATEGORIES, recipe, steps=1)
-    _train(tmp_path / "run", tiles(tmp_path), recipe)
-    assert len(built) == 2 and len(built[0]) and np.array_equal(*built)
 
 
 @pytest.mark.gpu
