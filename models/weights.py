@@ -66,15 +66,13 @@ class WeightsMetadata:
     """Library → version that wrote them."""
 
 
-def write_weights(path: Path, model: MaskRCNN, metadata: WeightsMetadata, *, half: bool = False) -> None:
+def write_weights(path: Path, model: MaskRCNN, metadata: WeightsMetadata) -> None:
     """Write a network's weights, whole or not at all.
 
     Args:
         path: the `.h5` file.
         model: the network.
         metadata: what is known about it.
-        half: store kernels as compressed float16, at about half the size; what has one dimension
-            (biases, normalisation), small and of wide range, stays float32.
     """
     with atomic_file(path) as part, h5py.File(part, "w") as dst:
         dst.attrs["format_version"] = FORMAT_VERSION
@@ -82,18 +80,11 @@ def write_weights(path: Path, model: MaskRCNN, metadata: WeightsMetadata, *, hal
             dst.attrs[name] = value if isinstance(value, (str, int)) else json.dumps(value)
         group = dst.create_group("state_dict")
         for name, tensor in model.state_dict().items():
-            array = tensor.detach().cpu().numpy()
-            kernel = array.ndim > 1 and array.dtype == np.float32
-            if half and kernel:
-                group.create_dataset(
-                    name, data=array.astype(np.float16), compression="gzip", compression_opts=9, shuffle=True
-                )
-            else:
-                group.create_dataset(name, data=array)
+            group.create_dataset(name, data=tensor.detach().cpu().numpy())
 
 
 def read_weights(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
-    """Return what is known about weights, and the weights by name (float16 comes back as float32).
+    """Return what is known about weights, and the weights by name.
 
     Raises:
         WeightsError: the file is missing, damaged, of another format, or no weights at all.
@@ -102,10 +93,7 @@ def read_weights(path: Path) -> tuple[WeightsMetadata, dict[str, torch.Tensor]]:
         metadata = _read_metadata(path, src)
         _check_size(path, src)
         arrays = {name: _dataset(path, src, name)[()] for name in src["state_dict"]}
-    state = {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
-    return metadata, {
-        name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()
-    }
+    return metadata, {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
 
 
 def read_metadata(path: Path) -> WeightsMetadata:

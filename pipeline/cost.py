@@ -51,8 +51,6 @@ class Cost:
     """By task, all its shards together."""
     memory_mib: dict[str, float] = field(default_factory=dict)
     """Peak of a process, by task."""
-    disk_mib: float = 0.0
-    """Written to `work/`."""
 
     @property
     def total_seconds(self) -> float:
@@ -118,5 +116,4 @@ def expected_cost(
             "InferShard": TORCH_MIB + network_mib + cache_mib,
             "AggregateImage": AGGREGATION_MIB,
         },
-        disk_mib=(detections * 650 + tiles * 500) / 2**20,
     )

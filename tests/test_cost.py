@@ -1,5 +1,7 @@
 """What an image is expected to cost, beside what it does cost; times are measured in the benchmarks."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import rasterio
@@ -10,8 +12,8 @@ from rasterio.transform import from_origin
 from models.memory import NEEDS
 from pipeline.cost import Rates, expected_cost
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, TiledImage, read_grid, read_header
-from pipeline.steps.cost import measured_rates, valid_share
+from pipeline.raster import Imagery, TiledImage, read_header
+from pipeline.steps.cost import measured_rates
 from pipeline.steps.tiles import tile_image
 from pipeline.tiling import TilingRules
 
@@ -33,28 +35,30 @@ def image(tmp_path_factory):
 
 
 RULES = TilingRules(tile_size=256, overlap=64)
+TILING = {"tile_size": "256", "overlap": "64", "min_valid_share": 0.0}
+
+
+def index_of(image):
+    return tile_image("a", image, Imagery(), SimpleNamespace(**TILING), lambda share, text: None)
 
 
 def cost(image, rates=None, **inference):
-    header, grid = read_header(image), read_grid(image)
-    share = valid_share(image, grid, Imagery(), RULES)
-    rules = InferenceRules(**inference)
-    return expected_cost(header, RULES, rules, Imagery(), "maskrcnn_small", rates or Rates(), share)
+    index, rules = index_of(image), InferenceRules(**inference)
+    share = len(index.tiles) / (len(index.tiles) + index.empty_tiles)
+    return expected_cost(
+        read_header(image), RULES, rules, Imagery(), "maskrcnn_small", rates or Rates(), share
+    )
 
 
 def test_the_header_says_what_is_read(image):
     header = read_header(image)
-    assert (header.width, header.height, header.block) == (2000, 1500, (256, 256))
-    assert header.overviews == (2, 4) and header.bytes_per_px == 3 and not header.tagged
-    assert header.looked_at and header.cheap_to_look_at
+    assert (header.width, header.height, header.bytes_per_px) == (2000, 1500, 3)
+    assert header.overviews == (2, 4) and header.looked_at
     assert not read_header(image, Imagery(collars=False)).looked_at
 
 
 def test_tiles_are_counted_as_tiling_does(image):
-    class Small:
-        tile_size, overlap, min_valid_share = "256", "64", 0.0
-
-    index = tile_image("a", image, Imagery(), Small(), lambda share, text: None)
+    index = index_of(image)
     expected = cost(image)
     assert expected.tiles == len(index.tiles) < expected.all_tiles
     assert expected.all_tiles == len(index.tiles) + index.empty_tiles
@@ -73,10 +77,7 @@ def test_time_follows_the_rates_and_memory_the_batch(image):
 
 
 def test_rates_are_measured_on_the_image_itself(image):
-    class Small:
-        tile_size, overlap, min_valid_share = "256", "64", 0.0
-
-    index = tile_image("a", image, Imagery(), Small(), lambda share, text: None)
+    index = index_of(image)
     rates = measured_rates(TiledImage(index, image), bright_detector())
     assert rates.read_megapixels_s > 0 and rates.network_megapixels_s > 0 and rates.start_s >= 0
     assert cost(image, rates).total_seconds > 0

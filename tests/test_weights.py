@@ -68,16 +68,6 @@ def test_file_is_plain_hdf5(path):
     assert not list(path.parent.glob(".*"))
 
 
-def test_half_is_small_and_close(tmp_path, path, model):
-    half = tmp_path / "half.h5"
-    write_weights(half, model, METADATA, half=True)
-    assert half.stat().st_size < 0.55 * path.stat().st_size
-    state = build_from_weights(half).state_dict()
-    for name, value in model.state_dict().items():
-        assert state[name].dtype == value.dtype
-        assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-6)
-
-
 def test_frozen_norms_survive(tmp_path):
     model = build("maskrcnn_resnet18_fpn", CATEGORIES, frozen_norms="backbone")
     metadata = WeightsMetadata("maskrcnn_resnet18_fpn", {"frozen_norms": "backbone"}, CATEGORIES)

@@ -10,8 +10,6 @@ import numpy as np
 from pipeline.raster.source import Imagery, opened
 from pipeline.raster.validity import cell_side, is_tagged
 
-_CHEAP_MEGAPIXELS = 300
-
 
 @dataclass(frozen=True)
 class Header:
@@ -21,19 +19,12 @@ class Header:
     height: int
     transform: tuple[float, float, float, float, float, float]
     """Rasterio's (a, b, c, d, e, f)."""
-    bands: int
     bytes_per_px: int
     """Of all bands, decoded."""
-    block: tuple[int, int]
-    """Width and height of what is decoded at once, in pixels."""
-    compression: str
-    """As GDAL names it; empty for none."""
     is_cog: bool
     """Whether GDAL knows it for a cloud-optimized GeoTIFF."""
     overviews: tuple[int, ...]
     """Image pixels per overview pixel and axis, rising."""
-    tagged: bool
-    """Whether the file says itself which pixels are invalid."""
     looked_at: bool
     """Whether pixels are looked at to find empty tiles."""
 
@@ -41,11 +32,6 @@ class Header:
     def megapixels_looked_at(self) -> float:
         """Pixels decoded to find out which tiles are empty, in millions."""
         return self.width * self.height / self._factor_looked_at**2 / 1e6 if self.looked_at else 0.0
-
-    @property
-    def cheap_to_look_at(self) -> bool:
-        """Whether finding the empty tiles takes seconds, whatever the image's size."""
-        return not self.looked_at or self.megapixels_looked_at < _CHEAP_MEGAPIXELS
 
     @property
     def _factor_looked_at(self) -> int:
@@ -62,18 +48,12 @@ def read_header(path: str | Path, imagery: Imagery | None = None) -> Header:
     """
     imagery = imagery or Imagery()
     with opened(path, imagery) as src:
-        height, width = src.block_shapes[0]
-        tagged, structure = is_tagged(src), src.tags(ns="IMAGE_STRUCTURE")
         return Header(
             width=src.width,
             height=src.height,
             transform=src.transform[:6],
-            bands=src.count,
             bytes_per_px=sum(np.dtype(dtype).itemsize for dtype in src.dtypes),
-            block=(width, height),
-            compression=structure.get("COMPRESSION", ""),
-            is_cog=structure.get("LAYOUT") == "COG",
+            is_cog=src.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
             overviews=tuple(sorted(src.overviews(1))),
-            tagged=tagged,
-            looked_at=tagged or imagery.collars or np.dtype(src.dtypes[0]).kind == "f",
+            looked_at=is_tagged(src) or imagery.collars or np.dtype(src.dtypes[0]).kind == "f",
         )

@@ -12,22 +12,12 @@ import numpy as np
 from pipeline import settings
 from pipeline.cost import Rates
 from pipeline.inference import InferenceRules
-from pipeline.raster import Imagery, Raster, TiledImage
-from pipeline.schema import Grid
+from pipeline.raster import TiledImage
 from pipeline.steps.detections import Detector
-from pipeline.tiling import TilingRules, build_tile_index, tile_windows
 from pipeline.vectorize import VectorizeRules
 
 _PLACES = 6
 """Tiles that rates are measured on."""
-
-
-def valid_share(source: Path | str, grid: Grid, imagery: Imagery, rules: TilingRules) -> float:
-    """Share of an image's tiles that hold valid pixels, looked up as TileImage does."""
-    windows = [window for _, _, window in tile_windows(grid.width, grid.height, rules)]
-    with Raster(source, grid, imagery) as raster:
-        shares = raster.valid_shares(windows)
-    return len(build_tile_index("", grid, rules, shares).tiles) / len(windows)
 
 
 def rates_here(image: TiledImage, network: str, categories: tuple[str, ...]) -> Rates:
