@@ -85,7 +85,10 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def digest_tiles(tiles: Sequence[TrainingTile]) -> str:
-    """Return the SHA-256 of what is learnt from: item files, pictures' sizes in bytes, weights.
+    """Return the SHA-256 of what is learnt from: pictures, item files, weights.
+
+    All of them are read, as by an epoch of training: sizes would not tell a picture from another one, nor
+    times the same pictures cut anew.
 
     Raises:
         DatasetError: a file is missing.
@@ -93,10 +96,11 @@ def digest_tiles(tiles: Sequence[TrainingTile]) -> str:
     digest = hashlib.sha256()
     for tile in tiles:
         try:
-            digest.update(f"{tile.image.name} {tile.image.stat().st_size}\n".encode())
-            digest.update(tile.items.read_bytes())
-            if tile.weight != 1:
-                digest.update(f"{tile.weight!r}\n".encode())
+            for path in (tile.image, tile.items):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{path.name} {content}\n".encode())
+            digest.update(f"{tile.weight!r}\n".encode())
         except FileNotFoundError as error:
             raise DatasetError("no such file", where=error.filename, remedy=_REMEDY) from None
     return digest.hexdigest()

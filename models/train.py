@@ -130,7 +130,8 @@ def _begin(lesson: _Lesson, recipe: Recipe, folder: Path, device: torch.device) 
         check_compiler(device)
         model.backbone.compile()
     knobs = {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
-    identity = knobs | {"categories": list(data.categories), "data_digest": digest_tiles(data.tiles)}
+    data_digest = from_first(digest_tiles(data.tiles) if is_first() else "")
+    identity = knobs | {"categories": list(data.categories), "data_digest": data_digest}
     found = np.zeros(len(data), dtype=np.int64)
     run = Run(Learner(model, recipe, device), folder, identity, found)
     run.resume()

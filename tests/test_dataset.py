@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from models.dataset import TileDataset
 from models.errors import DatasetError
 from models.recipe import Recipe
 from models.sampling import Draw
-from models.tiles import read_items
+from models.tiles import digest_tiles, read_items
 
 RECIPE = Recipe()
 
@@ -24,6 +25,17 @@ RECIPE = Recipe()
 def _target(tmp_path, items, **size):
     tile = write_tile(tmp_path, "r0000_c0000", items, **size)
     return TileDataset([tile], CATEGORIES, RECIPE)[0]
+
+
+def test_another_picture_of_the_same_size_is_another_digest_and_the_same_cut_anew_is_not(tmp_path):
+    learnt = tiles(tmp_path)
+    before, picture = digest_tiles(learnt), learnt[1].image.read_bytes()
+    learnt[1].image.write_bytes(picture[:-1] + bytes([picture[-1] ^ 1]))
+    assert digest_tiles(learnt) != before
+    learnt[1].image.write_bytes(picture)
+    os.utime(learnt[1].image, (1, 1))
+    assert digest_tiles(learnt) == before != digest_tiles(learnt[::-1])
+    assert digest_tiles([learnt[0]._replace(weight=2.0), *learnt[1:]]) != before
 
 
 def test_items_become_boxes_labels_and_masks(tmp_path):
