@@ -11,6 +11,7 @@ from contextlib import closing
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pytest
 import shapely
@@ -290,10 +291,78 @@ def test_holes_and_crossings_drawn_in_qgis_come_back(tmp_path):
     pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG", geometry_type="Polygon")
     edit(path, "UPDATE tiles SET status = 'done'")
     found = verdicts(read_returned(path, ROUND))
-    assert set(found) == {(1, "edited"), (2, "edited"), (3, "accepted"), (4, "edited")}
+    assert set(found) == {(1, "edited"), (2, "edited"), (3, "accepted"), (4, "edited"), (0, "added")}
     assert not found[1, "edited"].polygon_px.interiors and len(found[4, "edited"].polygon_px.interiors) == 1
-    assert found[2, "edited"].polygon_px.is_valid and found[2, "edited"].polygon_px.area > 100
+    parts = [found[2, "edited"].polygon_px, found[0, "added"].polygon_px]
+    assert shapely.make_valid(crossed).area == pytest.approx(sum(part.area for part in parts)), "both sides"
     assert vertices_changed(HOLED, found[1, "edited"].polygon_px) == 4
+
+
+def rows_of(path) -> gpd.GeoDataFrame:
+    """The buildings of a GeoPackage whose tiles are all done, by proposal."""
+    write_qgis(path, 1, "a", GRID, proposals(), [LEFT, RIGHT], CATEGORIES)
+    edit(path, "UPDATE tiles SET status = 'done'")
+    return pyogrio.read_dataframe(path, layer="buildings").set_index("building_id", drop=False)
+
+
+def handed_back(path, rows: gpd.GeoDataFrame) -> list[tuple]:
+    """Verdicts on a file whose buildings are these, with the areas of what was drawn."""
+    pyogrio.write_dataframe(rows, path, layer="buildings", driver="GPKG")
+    reviews, proposed = read_returned(path, ROUND), proposals()
+    windows = {tile.tile_id: tile.window for tile in (LEFT, RIGHT)}
+    found = decide(proposed, pixels_of(proposed, GRID), last_reviews(reviews)[0], windows)
+    return [
+        (one.row_id, one.status, round(one.polygon_px.area) if one.status in ("edited", "added") else None)
+        for one in found
+    ]
+
+
+LEFT_ALONE = [(row, "accepted", None) for row in range(1, 6)]
+
+
+def test_parts_of_a_building_are_buildings(tmp_path):
+    rows = rows_of(tmp_path / "a.gpkg")
+    both = shapely.MultiPolygon([shapely.box(260, 100, 290, 140), shapely.box(200, 100, 240, 140)])
+    rows.loc[[2], "geometry"] = px_to_crs([both], GRID.transform)
+    assert handed_back(tmp_path / "a.gpkg", rows) == [*LEFT_ALONE, (0, "added", 1200)]
+
+
+def test_a_building_split_in_qgis_is_edited_and_added_once_whatever_tiles_show_it(tmp_path):
+    rows = rows_of(tmp_path / "a.gpkg")
+    upper, lower = shapely.box(460, 200, 540, 225), shapely.box(460, 225, 540, 260)
+    rows.loc[[3], "geometry"] = px_to_crs([upper], GRID.transform)
+    half = rows.loc[[3]].set_geometry(px_to_crs([lower], GRID.transform), crs=rows.crs)
+    told = handed_back(tmp_path / "a.gpkg", pd.concat([rows, half]))
+    expected = [*LEFT_ALONE[:2], (3, "edited", 80 * 35), *LEFT_ALONE[3:], (0, "added", 80 * 25)]
+    assert told == expected, "the larger one is the proposal"
+
+
+@pytest.mark.parametrize("changed", ["promoted", "with heights", "numbers", "texts"])
+def test_a_layer_that_another_tool_saved_in_its_own_way_is_read(tmp_path, changed):
+    rows = rows_of(tmp_path / "a.gpkg")
+    if changed == "promoted":
+        rows.geometry = [shapely.MultiPolygon([polygon]) for polygon in rows.geometry]
+    elif changed == "with heights":
+        rows.geometry = shapely.force_3d(rows.geometry.values, 5.0)
+    else:
+        rows["building_id"] = rows["building_id"].astype("float64" if changed == "numbers" else "str")
+    assert handed_back(tmp_path / "a.gpkg", rows) == LEFT_ALONE
+
+
+def test_a_building_without_an_outline_or_a_class_was_rejected_or_is_unknown(tmp_path):
+    rows = rows_of(tmp_path / "a.gpkg")
+    rows.loc[[1, 2], "geometry"] = [None, shapely.Polygon()]
+    rows.loc[[3], "class_name"] = None
+    rows.loc[[4], "status"] = " Rejected"
+    told = {row: status for row, status, _ in handed_back(tmp_path / "a.gpkg", rows)}
+    assert told == {1: "rejected", 2: "rejected", 3: "reclassified", 4: "rejected", 5: "accepted"}
+
+
+def test_a_line_is_no_building(tmp_path):
+    rows = rows_of(tmp_path / "a.gpkg")
+    rows.loc[[2], "geometry"] = px_to_crs([shapely.LineString([(200, 100), (240, 140)])], GRID.transform)
+    with pytest.raises(LabelError, match=r"no polygon \(found 'LineString'\)\. Draw row 2 as a polygon"):
+        handed_back(tmp_path / "a.gpkg", rows)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32737", "EPSG:4326", "EPSG:3857", "EPSG:21037"])
@@ -391,6 +460,7 @@ OUTLINE = [1, 1, 5, 1, 5, 5]
         ({"segmentation": {"counts": [1], "size": [1, 1]}}, "segmentation: a mask instead of polygons"),
         ({"segmentation": None}, "annotations.0.segmentation: Input should be a valid list"),
         ({"attributes": None, "segmentation": [[1, 1, 5, 1]]}, None),
+        ({"segmentation": [], "bbox": [1, 1, 4, 4], "keypoints": [3, 3, 2]}, "keypoints instead of polygons"),
     ],
     ids=str,
 )  # fmt: skip
@@ -419,6 +489,32 @@ def test_a_rectangle_drawn_in_cvat_is_a_building(tmp_path):
     refused_in_one_line(path, "annotations.0.bbox.3: Field required")
 
 
+def test_a_rectangle_turned_in_cvat_is_turned(tmp_path):
+    path = tmp_path / "amina.json"
+    dataset = coco_dataset([RIGHT], {RIGHT.name: []}, CATEGORIES)
+    drawn = {"image_id": 1, "category_id": 1, "bbox": [300, 200, 60, 20], "attributes": {"rotation": 90.0}}
+    path.write_text(json.dumps(dataset | {"annotations": [drawn]}))
+    (review,) = read_returned(path, ROUND)
+    assert review.buildings[0].polygon_px.bounds == pytest.approx((820, 180, 840, 240))
+    path.write_text(json.dumps(dataset | {"annotations": [drawn | {"attributes": {"rotation": 30.0}}]}))
+    (review,) = read_returned(path, ROUND)
+    corners = shapely.get_coordinates(review.buildings[0].polygon_px)
+    right = 830 + 30 * math.cos(math.pi / 6) + 10 * math.sin(math.pi / 6)
+    assert corners[:, 0].max() == pytest.approx(right)
+    assert corners[corners[:, 0].argmax(), 1] > 210 - 10, "clockwise, as y grows downwards"
+
+
+def test_pictures_that_another_tool_has_resized_are_said_so(tmp_path):
+    path = tmp_path / "amina.json"
+    dataset = coco_dataset([LEFT], {LEFT.name: shown(LEFT)}, CATEGORIES)
+    picture = dataset["images"][0] | {"width": 250, "height": 200}
+    path.write_text(json.dumps(dataset | {"images": [picture]}))
+    refused_in_one_line(path, "than the one that went out (found 'a__r0000_c0000.jpg of 250 x 200")
+    there = dataset["images"][0] | {"file_name": f"chips\\{LEFT.name}.jpg"}
+    path.write_text(json.dumps(dataset | {"images": [there]}))
+    assert set(verdicts(read_returned(path, ROUND))) == {(row, "accepted") for row in range(1, 5)}
+
+
 def test_coco_files_put_together_without_new_numbers_are_said_so(tmp_path):
     path, tiles = tmp_path / "both.json", [LEFT, RIGHT]
     left, right = (coco_dataset([tile], {tile.name: shown(tile)}, CATEGORIES) for tile in tiles)
@@ -436,6 +532,8 @@ def test_coco_files_put_together_without_new_numbers_are_said_so(tmp_path):
         ({"value": {"points": [[1, 1e300]]}}, "value.points.0.1: Input should be less than"),
         ({"type": "rectanglelabels"}, "0.annotations.0.result.0: rectanglelabels instead of polygonlabels"),
         ({"type": "choices", "value": {"choices": ["blurred"]}}, None),
+        ({"type": "brush"}, "0.annotations.0.result.0: brush instead of polygonlabels"),
+        ({"image_rotation": 90, "value": {"points": []}}, "on a picture that was turned by 90 degrees"),
         ({"value": {"points": [[1, 1], [5, 5]]}}, None),
     ],
     ids=str,
@@ -460,6 +558,9 @@ def as_text(layer: str, column: str, value: str) -> str:
 @pytest.mark.parametrize(
     ("statements", "says"),
     [
+        ("UPDATE tiles SET status = 'finished'", "layer tiles has a status that is none (found 'finished')"),
+        ("UPDATE buildings SET status = 'deleted'", "layer buildings has a status that is none (found 'dele"),
+        ("UPDATE tiles SET finished_at = 'yesterday'", "tiles.1.finished_at: not a date and time, as 2026"),
         ("UPDATE tiles SET tile_id = NULL", "tiles.1.tile_id: Input should be a valid string"),
         ("UPDATE tiles SET tile_id = 'r0009_c0000'", "a tile that nobody was asked to look at (found"),
         (as_text("tiles", "minutes", "long"), "tiles.1.minutes: Input should be a valid number"),
@@ -509,6 +610,23 @@ def test_a_building_may_get_another_outline_and_another_category(moved_px, categ
 def review(person: str, finished_at: str, *polygons, category="completed") -> TileReview:
     buildings = [ReviewedBuilding(polygon, category, None, math.nan) for polygon in polygons]
     return TileReview("a", LEFT.tile_id, person, finished_at, f"{person}.json", math.nan, True, buildings)
+
+
+def test_times_are_compared_whatever_zone_they_are_told_in(tmp_path):
+    early, late = "2026-01-02T10:00:00+03:00", "2026-01-02 09:00:00"
+    tasks = [annotated(LEFT, updated_at=at, completed_by=who) for who, at in ((2, late), (1, early))]
+    reviews = read_label_studio(tasks, ROUND, "export.json")
+    assert [one.person for one in last_reviews(reviews)[0]] == ["user 2"]
+
+
+def test_a_polygon_without_a_label_is_a_building_of_unknown_condition():
+    task = annotated(LEFT, completed_by=None)
+    region = task["annotations"][0]["result"][0]
+    region["type"] = "polygon"
+    del region["value"]["polygonlabels"]
+    (review,) = read_label_studio([task], ROUND, "amina.json")
+    assert verdicts([review])[1, "reclassified"].category is None
+    assert review.person == "amina", "as in COCO, where nobody is named"
 
 
 def test_of_two_reviewers_the_later_decides_whatever_the_order():

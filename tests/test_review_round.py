@@ -511,11 +511,14 @@ def test_what_cannot_be_read_is_told_of_whenever_it_comes(tmp_path):
     returns.hand_back("a", 1)
     (folder / ".buildings.geojson.swp").touch()
     (folder / "a_1.gpkg-wal").touch()
-    assert any(line.endswith("no .gpkg or .json out of its archive: buildings.geojson") for line in told())
+    unread = "buildings.geojson (no .gpkg or .json out of its archive)"
+    assert any(line.endswith(f"nothing was taken from {unread}") for line in told())
     assert told() == []
-    (folder / "task_3.zip").touch()
     (folder / "annotations").mkdir()
-    assert any(line.endswith("archive: annotations, buildings.geojson, task_3.zip") for line in told())
+    shutil.copy(returns.hand_back("a", 2), folder / "b.gpkg")
+    edit_with(folder / "b.gpkg", "UPDATE tiles SET status = 'todo'")
+    more = "annotations (no .gpkg or .json out of its archive), b.gpkg (no finished tile), "
+    assert any(line.endswith(f"nothing was taken from {more}{unread}") for line in told())
     assert returns.labels() == {"a": 4}
 
 

@@ -10,5 +10,6 @@ The order of the work is the order of the modules::
     coco           a dataset for CVAT, and its export
     qgis, styles   a GeoPackage with forms and styles for QGIS, and the edited one
     returned       whichever of them comes back
+    drawn          one polygon per building of it
     deciding       from reviews to corrected labels
 """

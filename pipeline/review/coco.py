@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import PurePath, PureWindowsPath
 from typing import Annotated, Any, Self
 
 import numpy as np
 import shapely
-from pydantic import AfterValidator, field_validator, model_validator
-from shapely.affinity import translate
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from shapely.affinity import rotate, translate
 
 from pipeline.errors import LabelError
 from pipeline.review.records import (
@@ -87,9 +87,17 @@ def _even(ring: list[float]) -> list[float]:
     return ring
 
 
+def _no_keypoints(keypoints: Any) -> Any:
+    if keypoints:
+        raise ValueError("keypoints instead of polygons")
+    return keypoints
+
+
 class _Image(Answer):
     id: int
     file_name: str
+    width: int | None = None
+    height: int | None = None
 
 
 class _Category(Answer):
@@ -97,13 +105,20 @@ class _Category(Answer):
     name: str
 
 
+class _Attributes(Answer):
+    proposal: Any = None
+    rotation: float = 0.0
+    """Degrees."""
+
+
 class _Annotation(Answer):
     image_id: int
     category_id: int
-    segmentation: list[Annotated[list[Coordinate], AfterValidator(_even)]]
+    segmentation: list[Annotated[list[Coordinate], AfterValidator(_even)]] = Field(default_factory=list)
     bbox: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
     """Left, top, width, height; read only where there is no segmentation."""
-    attributes: dict[str, Any] | None = None
+    keypoints: Annotated[Any, AfterValidator(_no_keypoints)] = None
+    attributes: _Attributes | None = None
 
     @field_validator("segmentation", mode="before")
     @classmethod
@@ -114,10 +129,14 @@ class _Annotation(Answer):
 
     @property
     def outlines(self) -> list[shapely.Polygon]:
-        """In pixels of the picture; a rectangle of CVAT's comes back as a box without segmentation."""
+        """In pixels of the picture; a rectangle of CVAT's comes back as a box without segmentation.
+
+        The box is the rectangle before it was turned about its centre, clockwise on the screen.
+        """
         if not self.segmentation and self.bbox is not None:
             left, top, width, height = self.bbox
-            return [shapely.box(left, top, left + width, top + height)]
+            box = shapely.box(left, top, left + width, top + height)
+            return [rotate(box, self.attributes.rotation if self.attributes else 0.0)]
         return [shapely.Polygon(np.reshape(ring, (-1, 2))) for ring in self.segmentation if len(ring) >= 6]
 
 
@@ -155,13 +174,21 @@ def read_coco(content: Any, round_: Round, file: str) -> list[TileReview]:
         found[annotation.image_id].append(annotation)
     reviews = []
     for image in dataset.images:
-        tile = round_.tile(PurePath(image.file_name).stem)
+        tile = round_.tile(PureWindowsPath(image.file_name).stem)  # which takes either slash
         if tile is None:
             raise LabelError(
                 "a picture of another round",
                 where=file,
                 found=image.file_name,
                 remedy=f"Export the task of round {round_.round}.",
+            )
+        size, chip = (image.width, image.height), (tile.window.width, tile.window.height)
+        if None not in size and size != chip:
+            raise LabelError(
+                "a picture of another size than the one that went out",
+                where=file,
+                found=f"{image.file_name} of {image.width} x {image.height} px",
+                remedy=f"Export it as it was, {chip[0]} x {chip[1]} px.",
             )
         buildings = [
             building
@@ -184,7 +211,7 @@ def _buildings(
             found=category or annotation.category_id,
             remedy=f"The categories are {', '.join(round_.categories)}, and {UNKNOWN}.",
         )
-    proposal = str((annotation.attributes or {}).get("proposal"))
+    proposal = str(annotation.attributes.proposal) if annotation.attributes else ""
     return [
         ReviewedBuilding(
             translate(outline, *tile.window[:2]),

@@ -9,7 +9,7 @@ The rules, in words:
   reclassified; one with another outline is edited. Of a building that a chip's edge cuts, the part inside is
   replaced, and a building keeps the holes that a chip does not show. One that is gone is rejected, unless a
   chip shows less than half of it.
-- What overlaps no proposal is added.
+- What overlaps no proposal is added. A drawing of several parts is several buildings, as in label files.
 - Outside the reviewed tiles labels stay as they were, and proposals of networks are nothing.
 """
 
@@ -23,8 +23,9 @@ import numpy as np
 import shapely
 
 from pipeline.frames import window_box
-from pipeline.matching import overlapping_pairs, valid_polygons, walk
+from pipeline.matching import overlapping_pairs, walk
 from pipeline.polygons import largest_parts
+from pipeline.review.drawn import one_polygon_each
 from pipeline.review.proposals import shown_in
 from pipeline.review.records import ReviewedBuilding, Shown, TileReview
 from pipeline.schema import Window
@@ -81,7 +82,7 @@ def last_reviews(reviews: Sequence[TileReview]) -> tuple[list[TileReview], list[
 
 
 def _agreement(one: TileReview, other: TileReview) -> Agreement:
-    polygons, others = (_polygons(_drawn(review)) for review in (one, other))
+    polygons, others = (_polygons(one_polygon_each(review.buildings)) for review in (one, other))
     same = walk(overlapping_pairs(polygons, others), np.zeros(len(polygons)))
     drawn = len(polygons) + len(others)
     f1 = float(2 * np.count_nonzero(same >= 0) / drawn) if drawn else 1.0
@@ -103,7 +104,7 @@ def decide(
         windows: by tile id.
     """
     best: dict[int, Verdict] = {}
-    added: list[Verdict] = []
+    added: dict[bytes, Verdict] = {}
     whole = dict(zip(rows["row_id"].tolist(), polygons_px, strict=True))
     tree = shapely.STRtree(polygons_px)
     for review in reviews:
@@ -111,10 +112,11 @@ def decide(
         shown = shown_in(window, rows, tree, whole=not review.clipped)
         for verdict in _judge(shown, review, window, whole):
             if verdict.status == "added":
-                added.append(verdict)
+                # Two tiles of a map may show one drawing.
+                added.setdefault(shapely.to_wkb(verdict.polygon_px), verdict)
             elif _outweighs(verdict, best.get(verdict.row_id)):
                 best[verdict.row_id] = verdict
-    return [best[row_id] for row_id in sorted(best)] + added
+    return [*(best[row_id] for row_id in sorted(best)), *added.values()]
 
 
 def _outweighs(verdict: Verdict, other: Verdict | None) -> bool:
@@ -125,7 +127,7 @@ def _judge(
     shown: Sequence[Shown], review: TileReview, window: Window, whole: Mapping[int, shapely.Polygon]
 ) -> list[Verdict]:
     """Verdicts of one review."""
-    buildings = _drawn(review)
+    buildings = one_polygon_each(review.buildings)
     answers = _answers(shown, buildings)
     verdicts = []
     for one in shown:
@@ -148,23 +150,13 @@ def _judge(
     return verdicts
 
 
-def _drawn(review: TileReview) -> list[ReviewedBuilding]:
-    """The buildings of a review with valid polygons, without those of which nothing has an area."""
-    polygons = largest_parts(valid_polygons([building.polygon_px for building in review.buildings]))
-    return [
-        building._replace(polygon_px=polygon)
-        for building, polygon in zip(review.buildings, polygons, strict=True)
-        if polygon is not None and polygon.area > 0
-    ]
-
-
 def _answers(shown: Sequence[Shown], buildings: Sequence[ReviewedBuilding]) -> dict[int, int]:
-    """Building by proposal: by its id first, then by what overlaps best."""
+    """Building by proposal: by its id first, of several the largest, then by what overlaps best."""
     proposed = {one.row_id for one in shown}
     answers: dict[int, int] = {}
-    for place, building in enumerate(buildings):
-        if building.proposal in proposed:
-            answers.setdefault(building.proposal, place)
+    for place in sorted(range(len(buildings)), key=lambda place: -buildings[place].polygon_px.area):
+        if (proposal := buildings[place].proposal) in proposed:
+            answers.setdefault(proposal, place)
     open_rows = [one for one in shown if one.row_id not in answers]
     open_places = [place for place in range(len(buildings)) if place not in set(answers.values())]
     pairs = overlapping_pairs(

@@ -12,17 +12,19 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import numpy as np
 import shapely
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 
 from pipeline.errors import LabelError
 from pipeline.review.records import (
     UNKNOWN,
     Answer,
     Coordinate,
+    Moment,
     QueuedTile,
     ReviewedBuilding,
     Round,
@@ -34,6 +36,9 @@ from pipeline.styles import category_styles
 FROM_NAME, TO_NAME, IMAGE = "building", "image", "image"
 _PROPOSAL = "proposal-"
 _POLYGON = "polygonlabels"
+_UNLABELLED = "polygon"
+"""Of a polygon whose label was taken away."""
+_OTHER_SHAPES = ("rectangle", "ellipse", "brush", "keypoint", "vector", "bitmask")
 
 
 def labeling_config(categories: Sequence[str]) -> str:
@@ -96,11 +101,18 @@ def is_label_studio(content: Any) -> bool:
 
 def _shape(region: Any) -> Any:
     """The region; None for one that is no shape, as a choice, a text or a relation."""
-    if not isinstance(region, dict) or (kind := region.get("type")) == _POLYGON:
+    if not isinstance(region, dict) or (kind := str(region.get("type"))) in (_POLYGON, _UNLABELLED):
         return region
-    if str(kind).endswith("labels"):
+    if kind.endswith("labels") or kind in _OTHER_SHAPES:
         raise ValueError(f"{kind} instead of {_POLYGON}")
     return None
+
+
+def _unturned(degrees: float) -> float:
+    # Versions of Label Studio differ in whether points turn along with the picture.
+    if degrees % 360:
+        raise ValueError(f"drawn on a picture that was turned by {degrees:g} degrees")
+    return degrees
 
 
 class _Outline(Answer):
@@ -111,6 +123,7 @@ class _Outline(Answer):
 
 class _Polygon(Answer):
     id: str = ""
+    image_rotation: Annotated[float, AfterValidator(_unturned)] = 0.0
     value: _Outline
 
 
@@ -119,8 +132,8 @@ class _Annotation(Answer):
     was_cancelled: bool = False
     completed_by: Any = None
     lead_time: float | None = None
-    created_at: str | None = None
-    updated_at: str | None = None
+    created_at: Moment | None = None
+    updated_at: Moment | None = None
 
     @property
     def person(self) -> str:
@@ -172,7 +185,7 @@ def _review(annotation: _Annotation, tile: QueuedTile, round_: Round, file: str)
     return TileReview(
         tile.image_id,
         tile.tile_id,
-        annotation.person,
+        annotation.person or PurePath(file).stem,
         annotation.updated_at or annotation.created_at or "",
         file,
         math.nan if annotation.lead_time is None else annotation.lead_time,

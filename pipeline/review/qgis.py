@@ -20,10 +20,18 @@ from pydantic import Field
 
 from pipeline.errors import LabelError
 from pipeline.frames import crs_to_px, px_to_crs, reproject, window_box
-from pipeline.matching import valid_polygons
 from pipeline.qml import GPKG_VERSION, STYLES_TABLE, Look, style_table
+from pipeline.review.drawn import one_polygon_each
 from pipeline.review.proposals import MIN_SHOWN, source_of
-from pipeline.review.records import UNKNOWN, Answer, QueuedTile, ReviewedBuilding, Round, TileReview
+from pipeline.review.records import (
+    UNKNOWN,
+    Answer,
+    Moment,
+    QueuedTile,
+    ReviewedBuilding,
+    Round,
+    TileReview,
+)
 from pipeline.review.styles import BUILDING_STATUSES, NOW, TILE_STATUSES, style
 from pipeline.schema import Grid
 from pipeline.styles import category_styles
@@ -31,6 +39,7 @@ from pipeline.untouched import untouched
 
 BUILDINGS, TILES, ROUND = "buildings", "tiles", "review_round"
 _TILES = {"todo": Look("#e69f00", width=0.8), "done": Look("#009e73", width=0.8)}
+_POLYGONAL = ("Polygon", "MultiPolygon", "GeometryCollection")
 _AS_EXPORTED = "Return the file that was exported, with its layers and columns."
 _SEE_THROUGH = 50  # of 255, so that the imagery stays visible
 
@@ -130,7 +139,7 @@ class _Told(Answer):
 class _Tile(Answer):
     tile_id: str
     reviewer: str | None
-    finished_at: str | None
+    finished_at: Moment | None
     minutes: float | None
 
 
@@ -167,8 +176,8 @@ def read_qgis(path: Path, round_: Round) -> list[TileReview]:
         ValidationError: a row that counts holds something else than was asked for.
     """
     layers = _layers(path)
-    done = layers[TILES][layers[TILES]["status"].isin(["done"])]
-    kept = layers[BUILDINGS][~layers[BUILDINGS]["status"].isin(["rejected"])]
+    done = layers[TILES][_statuses(layers, TILES, TILE_STATUSES, path) == "done"]
+    kept = layers[BUILDINGS][_statuses(layers, BUILDINGS, BUILDING_STATUSES, path) != "rejected"]
     kept = kept[~(kept.geometry.isna() | kept.geometry.is_empty)]
     edited = _Edited.model_validate(
         {name: _rows(rows) for name, rows in ((ROUND, layers[ROUND]), (TILES, done), (BUILDINGS, kept))}
@@ -186,7 +195,7 @@ def read_qgis(path: Path, round_: Round) -> list[TileReview]:
         _building(row, polygon, round_, path)
         for row, polygon in zip(edited.buildings.values(), polygons, strict=True)
     ]
-    return _reviews(path, round_, told.image_id, buildings, list(edited.tiles.values()))
+    return _reviews(path, round_, told.image_id, one_polygon_each(buildings), list(edited.tiles.values()))
 
 
 def _layers(path: Path) -> dict[str, pd.DataFrame]:
@@ -219,6 +228,20 @@ def _layers(path: Path) -> dict[str, pd.DataFrame]:
     return layers
 
 
+def _statuses(layers: Mapping[str, pd.DataFrame], name: str, known: Sequence[str], path: Path) -> pd.Series:
+    """What rows of a layer are said to be, in whatever case; '' for those of which nothing is said."""
+    given = layers[name]["status"]
+    statuses = given.fillna("").astype(str).str.strip().str.casefold()
+    if len(strange := given[~statuses.isin(["", *known])]):
+        raise LabelError(
+            f"layer {name} has a status that is none",
+            where=path,
+            found=strange.iloc[0],
+            remedy=f"It is one of {', '.join(known)}.",
+        )
+    return statuses
+
+
 def _rows(frame: pd.DataFrame) -> Mapping[Any, Any]:
     """Rows by index, what is not told as None."""
     values = pd.DataFrame(frame.drop(columns="geometry", errors="ignore")).astype(object)
@@ -226,15 +249,22 @@ def _rows(frame: pd.DataFrame) -> Mapping[Any, Any]:
 
 
 def _pixels(buildings: geopandas.GeoDataFrame, grid: Grid, path: Path) -> np.ndarray:
-    """Valid outlines in image pixels; QGIS saves a layer in any CRS."""
+    """Outlines in image pixels; QGIS saves a layer in any CRS."""
     if buildings.crs is None:
         raise LabelError(
             f"layer {BUILDINGS} has no CRS",
             where=path,
             remedy=f"Set the layer's CRS in QGIS to the one it went out with, {grid.crs[:60]}, and save it.",
         )
+    if len(strange := buildings[~buildings.geom_type.isin(_POLYGONAL)]):
+        raise LabelError(
+            f"layer {BUILDINGS} has a row that is no polygon",
+            where=path,
+            found=strange.geom_type.iloc[0],
+            remedy=f"Draw row {strange.index[0]} as a polygon, or delete it.",
+        )
     placed = reproject(buildings.geometry.values, buildings.crs, grid.crs, where=path)
-    return valid_polygons(crs_to_px(placed, grid.transform))
+    return crs_to_px(placed, grid.transform)
 
 
 def _building(row: _Building, polygon: shapely.Geometry, round_: Round, path: Path) -> ReviewedBuilding:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 
 import shapely
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.schema import Artifact, Grid, Versioned, Window
 
@@ -15,6 +16,20 @@ UNKNOWN = "unknown"
 FARTHEST = 1e6
 """From a picture's corner, in its pixels or in percent: nobody draws there, and areas stay numbers."""
 Coordinate = Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)]
+
+
+def _in_utc(told: str) -> str:
+    """A time as it sorts beside others, whatever the zone that it was told in."""
+    try:
+        moment = datetime.fromisoformat(told.strip())
+    except ValueError as error:
+        raise ValueError("not a date and time, as 2026-01-31T12:00:00Z") from error
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")
+
+
+Moment = Annotated[str, AfterValidator(_in_utc)]
+"""ISO 8601, in UTC where no zone is told."""
 
 
 class Answer(BaseModel):
@@ -105,7 +120,7 @@ class TileReview(NamedTuple):
     tile_id: str
     person: str
     finished_at: str
-    """ISO 8601; empty where the tool does not say."""
+    """ISO 8601 in UTC, as `Moment`; empty where the tool does not say."""
     file: str
     """Where it was read from."""
     seconds: float

@@ -15,7 +15,7 @@ from pipeline.review.changes import Change, RoundNumbers, number_round
 from pipeline.review.corrected import Marks, read_marks
 from pipeline.review.deciding import last_reviews
 from pipeline.review.records import Round, TileReview
-from pipeline.review.returned import handed_back, read_returned, returned_files
+from pipeline.review.returned import SUFFIXES, handed_back, read_returned, returned_files
 from pipeline.schema import Artifact, Versioned, Window
 from pipeline.settings import Labels
 from pipeline.steps import Progress, silent
@@ -45,6 +45,8 @@ class Imported(Versioned):
     tiles: list[ReviewedTile]
     versions: dict[str, str]
     """By image, the version of its corrected labels."""
+    unread: dict[str, str] = Field(default_factory=dict)
+    """By name, why something that was handed back counts for nothing."""
 
 
 def read_round(path: Path) -> Round:
@@ -141,12 +143,13 @@ def import_round(
     """
     round_, files = read_round(folder / "round.json"), returned_files(folder / "returned")
     there = what_there_is(folder, earlier)
-    reviews = [review for path in files for review in read_returned(path, round_)]
+    found = {path.name: read_returned(path, round_) for path in files}
+    reviews = [review for mine in found.values() for review in mine]
     if not reviews:
         raise SourceError(
             "no finished tile has come back",
             where=folder / "returned",
-            found=[path.name for path in handed_back(folder / "returned")],
+            found=list(there["files"]),
             remedy="Put the edited GeoPackage (tiles set to done), Label Studio's JSON export or COCO there.",
         )
     deciding, agreements = last_reviews(reviews)
@@ -167,7 +170,14 @@ def import_round(
         if path.stem not in versions:
             path.unlink()
     tiles = _reviewed_tiles(deciding, round_)
-    imported = Imported(round=round_.round, **there, imported_at=imported_at, tiles=tiles, versions=versions)
+    imported = Imported(
+        round=round_.round,
+        **there,
+        imported_at=imported_at,
+        tiles=tiles,
+        versions=versions,
+        unread={name: _why_unread(found.get(name)) for name in there["files"] if not found.get(name)},
+    )
     seconds = [review.seconds for review in deciding]
     people = {review.person for review in reviews}
     return imported, number_round(round_.round, changes, seconds, people, agreements, round_.categories)
@@ -195,6 +205,10 @@ def _earlier(image_id: str, earlier: Sequence[Path], round_: Round) -> Earlier:
         if version := read_imported(path).versions.get(image_id):
             return Earlier(read_marks(path.with_name("labels") / f"{image_id}.gpkg"), version)
     return Earlier(Marks([], round_.held_out.get(image_id, [])))
+
+
+def _why_unread(reviews: list[TileReview] | None) -> str:
+    return "no finished tile" if reviews is not None else f"no {' or '.join(SUFFIXES)} out of its archive"
 
 
 def _reviewed_tiles(reviews: Iterable[TileReview], round_: Round) -> list[ReviewedTile]:

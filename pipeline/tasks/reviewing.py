@@ -21,7 +21,7 @@ from pipeline.review.changes import RoundsReport
 from pipeline.review.page import render_rounds
 from pipeline.review.proposals import propose
 from pipeline.review.records import Queue, Round
-from pipeline.review.returned import SUFFIXES, handed_back, returned_files
+from pipeline.review.returned import returned_files
 from pipeline.seams import MergeRules
 from pipeline.steps.checking import now
 from pipeline.steps.importing import (
@@ -290,10 +290,6 @@ class ImportReview(RoundStep):
     def run(self) -> Iterator[list[ImportReview]]:
         """Reads what was returned, once what was returned of earlier rounds is read."""
         yield self._before
-        files = returned_files(self.returned)
-        if unread := [path.name for path in handed_back(self.returned) if path not in files]:
-            told = "%s: not read, being no %s out of its archive: %s"
-            logger.warning(told, self, " or ".join(SUFFIXES), ", ".join(unread))
         with self._watched(self.place) as (counts, finished):
             imported, numbers = import_round(
                 self.place,
@@ -308,6 +304,9 @@ class ImportReview(RoundStep):
             for name, content in made.items():  # the last says that all is there
                 write_atomic(self.place / name, content.model_dump_json(indent=1))
         logger.info("%s\n%s", self, numbers.table())
+        if imported.unread:
+            told = ", ".join(f"{name} ({why})" for name, why in imported.unread.items())
+            logger.warning("%s: nothing was taken from %s", self, told)
         if (newest := self.rounds_with("imported.json")[-1]) > self.round:
             told = "%s: ImportReview --round %d, or the next ReviewRound, joins this to the labels since"
             logger.warning(told, self, newest)
