@@ -6,23 +6,27 @@ import json
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import geopandas
+import luigi
 import numpy as np
 import pyogrio
 import pytest
 import shapely
+from luigi.configuration import get_config
 from test_graph import SETTINGS, run_luigi, tasks_run
-from test_review import GRID, LEFT, RIGHT, ROUND, proposals
+from test_review import GRID, LEFT, RIGHT, ROUND, annotated, proposals
 from test_review import edit as edit_with
 
 from models.weights import weights_digest
 from pipeline import settings
 from pipeline.errors import ArtifactError
-from pipeline.frames import px_to_crs, window_box
+from pipeline.frames import crs_to_px, px_to_crs, window_box
 from pipeline.review.corrected import read_marks
+from pipeline.review.proposals import propose
 from pipeline.review.qgis import write_qgis
 from pipeline.review.records import QueuedTile, Round
 from pipeline.sample import SceneSpec, write_scene
@@ -33,6 +37,7 @@ from pipeline.steps.importing import Imported, import_round, read_numbers
 from pipeline.steps.judging import Truth, score_versions
 from pipeline.stores.opening import open_versions
 from pipeline.stores.versions import Version, row_frame
+from pipeline.tasks import reviewing
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
 
@@ -366,21 +371,22 @@ TWO_IMAGES = ROUND.model_copy(
 class Returns:
     """A round that is out, and what people hand back of it."""
 
-    def __init__(self, workspace: Path, round_: Round = TWO_IMAGES):
+    def __init__(self, workspace: Path, round_: Round = TWO_IMAGES, rows=None):
         self.store, self.round = open_versions("", workspace / "review" / "versions"), round_
         self.folder = workspace / "review" / f"round_{round_.round:03d}"
         (self.folder / "returned").mkdir(parents=True)
         (self.folder / "round.json").write_text(round_.model_dump_json())
-        version = Version("proposals-001", "proposed", "proposals-001", 1, "2026-01-01T00:00:00+00:00")
-        for image_id in round_.grids:
-            self.store.add(image_id, version, proposals())
+        self.rows = proposals() if rows is None else rows
+        for image_id, name in round_.proposals.items():
+            version = Version(name, "proposed", name, round_.round, "2026-01-01T00:00:00+00:00")
+            self.store.add(image_id, version, self.rows)
 
     def hand_back(self, image_id: str, day: int, *rejected: int) -> Path:
         """A file in which somebody has rejected buildings of an image's tile."""
         path = self.folder / "returned" / f"{image_id}_{day}.gpkg"
         ids = ", ".join(map(str, rejected))
         write_qgis(
-            path, self.round.round, image_id, GRID, proposals(), self.round.tiles[:1], self.round.categories
+            path, self.round.round, image_id, GRID, self.rows, self.round.tiles[:1], self.round.categories
         )
         edit_with(
             path,
@@ -398,9 +404,9 @@ class Returns:
 
     def labels(self) -> dict[str, int]:
         """Buildings in the label file of each image that has one."""
-        return {image_id: len(rows) for image_id, rows in self.rows().items()}
+        return {image_id: len(rows) for image_id, rows in self.kept().items()}
 
-    def rows(self) -> dict[str, set[int]]:
+    def kept(self) -> dict[str, set[int]]:
         """By image, the proposals in its label file."""
         paths = (self.folder / "labels").iterdir()
         parents = {path.stem: pyogrio.read_dataframe(path, layer="labels")["parent"] for path in paths}
@@ -485,16 +491,16 @@ def test_what_comes_back_of_a_round_before_the_last_is_joined_and_not_forgotten(
             assert "ImportReview --round 2, or the next ReviewRound, joins this" in process.stdout
         return tasks_run(process)
 
-    assert imported(2) == ["ImportReview"] and second.rows() == {"a": {3}}
+    assert imported(2) == ["ImportReview"] and second.kept() == {"a": {3}}
     first.hand_back("a", 2, 1)
-    assert imported(1) == ["ImportReview"] and second.rows() == {"a": {3}}
-    assert imported(2) == ["ImportReview"] and second.rows() == {"a": {2, 3, 4}}
+    assert imported(1) == ["ImportReview"] and second.kept() == {"a": {3}}
+    assert imported(2) == ["ImportReview"] and second.kept() == {"a": {2, 3, 4}}
     assert set(read_marks(second.folder / "labels/a.gpkg").reviewed) == {LEFT.window, RIGHT.window}
     assert imported(2) == []
     first.hand_back("a", 3, 2)
-    assert set(imported(2)) == {"ImportReview"} and second.rows() == {"a": {1, 3, 4}}
+    assert set(imported(2)) == {"ImportReview"} and second.kept() == {"a": {1, 3, 4}}
     (second.folder / "labels" / "a.gpkg").unlink()
-    assert imported(2) == ["ImportReview"] and second.rows() == {"a": {1, 3, 4}}
+    assert imported(2) == ["ImportReview"] and second.kept() == {"a": {1, 3, 4}}
 
 
 def test_what_cannot_be_read_is_told_of_whenever_it_comes(tmp_path):
@@ -522,6 +528,38 @@ def test_what_cannot_be_read_is_told_of_whenever_it_comes(tmp_path):
     assert returns.labels() == {"a": 4}
 
 
+@pytest.fixture
+def on_a_server(tmp_path, monkeypatch) -> Iterator[list[dict]]:
+    """What a Label Studio server holds of every round, in this workspace."""
+    tasks: list[dict] = []
+    monkeypatch.setattr(reviewing, "annotated", lambda url, project: str(len(tasks) or ""))
+    monkeypatch.setattr(reviewing, "download_reviews", lambda url, project: tasks)
+    config = get_config()
+    config.set("Storage", "workspace", str(tmp_path))
+    config.set("Review", "label_studio_url", "http://127.0.0.1:1")
+    yield tasks
+    for section in ("Storage", "Review"):
+        config.remove_section(section)
+
+
+def test_an_earlier_round_on_a_server_is_looked_at_again(tmp_path, on_a_server):
+    first, second = Returns(tmp_path, one_tile(1, LEFT)), Returns(tmp_path, one_tile(2, RIGHT))
+    (first.folder / "label_studio").mkdir()
+    (first.folder / "label_studio" / "project.json").write_text('{"project": 7}')
+    second.hand_back("a", 1, 5)
+
+    def take_in() -> dict[str, set[int]]:
+        assert luigi.build([reviewing.ImportReview(round=2)], local_scheduler=True, log_level="ERROR")
+        return second.kept()
+
+    assert take_in() == {"a": {3}} and not list((first.folder / "returned").glob("*.json")), (
+        "nobody has answered"
+    )
+    on_a_server.append(annotated(LEFT))
+    assert take_in() == {"a": {1, 2, 3, 4}}
+    assert reviewing.ImportReview(round=2).complete()
+
+
 def test_what_comes_late_of_a_round_between_is_no_earlier_version(tmp_path):
     far = LEFT.model_copy(update={"tile_id": "r0009_c0009", "window": Window(1100, 800, 300, 300)})
     rounds = [Returns(tmp_path, one_tile(*told)) for told in enumerate((LEFT, RIGHT, far), start=1)]
@@ -532,11 +570,47 @@ def test_what_comes_late_of_a_round_between_is_no_earlier_version(tmp_path):
     def all_in() -> set[int]:
         for place, returns in enumerate(rounds):
             returns.take_in(earlier=paths[:place])
-        return rounds[-1].rows()["a"]
+        return rounds[-1].kept()["a"]
 
     assert all_in() == {2, 3, 4}
     rounds[1].hand_back("a", 2)
     assert all_in() == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_is_taken_back_of_an_earlier_round_is_taken_from_the_labels_since(tmp_path, labelled):
+    first = Returns(tmp_path)
+    drawn = Version("labels-1", "drawn", "1", 0, "2026-01-01T00:00:00+00:00")
+    first.store.add("a", drawn, proposals().iloc[5:])
+    (first.folder / "round.json").write_text(
+        TWO_IMAGES.model_copy(update={"bases": {"a": "labels-1"} if labelled else {}}).model_dump_json()
+    )
+    taken_back = first.hand_back("a", 1, 1)
+    first.hand_back("b", 1)
+    base = first.take_in()["a"]
+    assert base.startswith("round_001-") and first.kept()["a"] == {2, 3, 4}
+    labels = first.store.read("a", base)
+    shown = propose(labels, base, proposals().iloc[:0], "net-abc", 2, "2026-01-02T00:00:00+00:00")
+    update = {"bases": {"a": base}, "proposals": {"a": "proposals-002"}}
+    second = Returns(tmp_path, one_tile(2, RIGHT).model_copy(update=update), shown)
+    second.hand_back("a", 2)
+    earlier = [first.folder / "imported.json"]
+    second.take_in(earlier=earlier)
+    assert pixel_bounds(second) == {(200, 100, 240, 140), (460, 200, 540, 260), (300, 300, 340, 330)}
+
+    taken_back.unlink()
+    first.take_in()
+    second.take_in(earlier=earlier)
+    drawn_before = {(1200, 900, 1300, 1000)} if labelled else set()
+    assert pixel_bounds(second) == {(460, 200, 540, 260)} | drawn_before, "one is on a tile of round 2"
+    assert read_marks(second.folder / "labels/a.gpkg").reviewed == [RIGHT.window]
+
+
+def pixel_bounds(returns: Returns) -> set[tuple[int, ...]]:
+    """Of the buildings in the label file of image a."""
+    rows = pyogrio.read_dataframe(returns.folder / "labels/a.gpkg", layer="labels")
+    outlines = crs_to_px(rows.geometry.values, GRID.transform)
+    return {tuple(np.round(outline.bounds).astype(int).tolist()) for outline in outlines}
 
 
 def test_numbers_of_a_round_that_cannot_be_read_are_said_so(tmp_path):

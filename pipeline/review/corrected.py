@@ -84,7 +84,7 @@ def correct(
 def with_late(
     corrected: geopandas.GeoDataFrame,
     base: geopandas.GeoDataFrame | None,
-    late: geopandas.GeoDataFrame,
+    late: geopandas.GeoDataFrame | None,
     looked_at: Sequence[Window],
     grid: Grid,
 ) -> geopandas.GeoDataFrame:
@@ -96,10 +96,11 @@ def with_late(
     Args:
         corrected: rows of the version.
         base: rows of the labels that the round went out with; None for none.
-        late: rows of the labels as the earlier rounds have left them since.
+        late: rows of the labels as the earlier rounds have left them since; None for none.
         looked_at: tiles of this round, as windows.
         grid: the image's frame.
     """
+    late = corrected.iloc[:0] if late is None else late
     before = set(_identities(base)) if base is not None else set()
     stays, theirs = _identities(corrected), _identities(late)
     boxes = px_to_crs(np.array([window_box(window) for window in looked_at], dtype=object), grid.transform)

@@ -45,11 +45,11 @@ class Answers(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """What earlier rounds say of one image."""
+    """What is known of one image without a round."""
 
     marks: Marks
-    version: str | None = None
-    """Of its labels as they have left them; None where they have not touched them."""
+    version: str | None
+    """Of its labels as earlier rounds have left them by now; None where there are none."""
 
 
 class Corrected(NamedTuple):
@@ -90,7 +90,7 @@ def correct_labels(
     Args:
         image_id: the image.
         answers: what people say of it.
-        earlier: what they said before.
+        earlier: what is known without them.
         round_: as it went out.
         name: of the version, unless something came late.
         imported_at: this moment.
@@ -99,13 +99,14 @@ def correct_labels(
     grid, base = answers.grid, round_.bases.get(image_id)
     origin = Origin(round_.proposals[image_id], round_.round, imported_at)
     rows = correct(answers.proposals, base, answers.verdicts, grid, origin)
-    if earlier.version not in (None, base):
+    if earlier.version != base:
         name = f"{name}-{digest(earlier.version)}"
-        before, late = store.read(image_id, base) if base else None, store.read(image_id, earlier.version)
+        before, late = (store.read(image_id, one) if one else None for one in (base, earlier.version))
         rows = with_late(rows, before, late, answers.looked_at, grid)
     marks = Marks([*earlier.marks.reviewed, *answers.looked_at], earlier.marks.held_out)
     grounds = {version.name: version.ground for version in store.versions(image_id)}
-    ground = corrected_ground(grounds[base] if base else None, base is not None, marks.reviewed, grid)
+    known, labelled = grounds.get(earlier.version or ""), earlier.version is not None
+    ground = corrected_ground(known, labelled, marks.reviewed, grid)
     return Corrected(Version(name, "reviewed", name, round_.round, imported_at, ground), rows, marks)
 
 

@@ -160,7 +160,7 @@ def import_round(
     for number, (image_id, mine) in enumerate(images.items()):
         progress(number / len(images), f"importing {image_id}, {number + 1}/{len(images)}")
         answers = read_answers(image_id, mine, round_, store)
-        before = _earlier(image_id, earlier, round_)
+        before = _earlier(image_id, earlier, round_, folder, store)
         corrected = correct_labels(image_id, answers, before, round_, name, imported_at, store)
         store.add(image_id, corrected.version, corrected.rows)
         write_labels(image_id, corrected, held.get(image_id), folder, labels, store)
@@ -199,12 +199,19 @@ def versions_of(imported: Iterable[Path]) -> dict[str, str]:
     return {image_id: name for path in imported for image_id, name in read_imported(path).versions.items()}
 
 
-def _earlier(image_id: str, earlier: Sequence[Path], round_: Round) -> Earlier:
-    """What earlier rounds say of an image."""
+def _earlier(
+    image_id: str, earlier: Sequence[Path], round_: Round, folder: Path, store: VersionStore
+) -> Earlier:
+    """What is known of an image without this round."""
     for path in reversed(earlier):
         if version := read_imported(path).versions.get(image_id):
             return Earlier(read_marks(path.with_name("labels") / f"{image_id}.gpkg"), version)
-    return Earlier(Marks([], round_.held_out.get(image_id, [])))
+    versions = {version.name: version for version in store.versions(image_id)}
+    base = round_.bases.get(image_id)
+    while base and versions[base].kind == "reviewed":  # whose answers were taken back since
+        number = versions[base].round
+        base = read_round(folder.with_name(f"round_{number:03d}") / "round.json").bases.get(image_id)
+    return Earlier(Marks([], round_.held_out.get(image_id, [])), base)
 
 
 def _why_unread(reviews: list[TileReview] | None) -> str:
