@@ -167,3 +167,19 @@ def cut_away(polygons: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.n
         now = turn == step
         rest[rows[now]] = shapely.difference(rest[rows[now]], others[now])
     return rest
+
+
+def without_slivers(polygons: np.ndarray, width_px: float) -> np.ndarray:
+    """The polygons without what of them is thinner than a width, and with nothing that they did not have.
+
+    Args:
+        polygons: object[n] of valid Polygon, in pixels.
+        width_px: from which a part is no sliver.
+
+    Returns:
+        object[n] of valid Polygon, the largest part of each; one that is as thin all over as it was.
+    """
+    cores = shapely.buffer(polygons, -width_px / 2, join_style="mitre")
+    opened = shapely.buffer(cores, width_px / 2, join_style="mitre")
+    thick = largest_parts(shapely.intersection(opened, polygons))
+    return np.where(shapely.is_missing(thick), polygons, thick)

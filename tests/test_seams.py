@@ -355,6 +355,14 @@ def test_what_others_cover_is_dropped_and_small_overlaps_are_cut():
     assert worst_iou(found.polygons, [strong, box(80, 20, 120, 60)]) == 1
 
 
+def test_a_cut_leaves_no_sliver_along_the_outline_that_it_follows():
+    strong, weak = box(60, 21, 120, 80), box(20, 20, 80, 80)
+    found = merge(detections([strong, weak], [0, 0], [[0.9], [0.6]]), PAIR)
+    (kept,) = found.polygons[found.probabilities[:, 0] < 0.7]
+    assert kept.equals(box(20, 20, 60, 80)), "without a strip of one pixel above its neighbour"
+    assert shapely.area(shapely.intersection(*found.polygons)) == 0
+
+
 def test_probabilities_are_weighted_by_area_and_raised_by_agreement():
     left, right = box(120, 50, 160, 100), box(120, 50, 160, 150)
     found = merge(

@@ -1,10 +1,10 @@
 """What buildings still cover twice goes to the stronger one.
 
 Every point belongs to the strongest surviving building that covers it. A building loses what
-stronger ones cover of it, and is dropped when that is most of it. Stronger means: not a fragment,
-then the larger probability, then the larger area. Glimpses are dropped before they can cut anything:
-cut pieces that are wholly inside the untrusted margin of their tile, or shallow, at a place that another
-tile sees well, for that tile would have seen more of the same building.
+stronger ones cover of it, with the slivers that are left, and is dropped when that is most of it.
+Stronger means: not a fragment, then the larger probability, then the larger area. Glimpses are dropped
+before they can cut anything: cut pieces that are wholly inside the untrusted margin of their tile, or
+shallow, at a place that another tile sees well, for that tile would have seen more of the same building.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from pipeline.polygons import cut_away, largest_parts
+from pipeline.polygons import cut_away, largest_parts, without_slivers
 from pipeline.seams.agreement import overlapping
 from pipeline.seams.areas import areas_inside
 from pipeline.seams.records import FRAGMENT, STATUSES, STITCHED, Buildings, MergeRules, no_buildings
@@ -21,6 +21,7 @@ from pipeline.seams.strips import clearances, inner_sides, trusted_bounds
 _SHALLOW = 0.5
 """Depth across the side that cuts it, as a share of its length along it, below which a piece is shallow."""
 _ROUNDING_PX = 1.0  # by which stitching moves coordinates at most
+_SLIVER_PX = 2.0  # thinner than any wall: what cutting leaves along the outline that it follows
 _OPEN, _STANDING, _GONE = range(3)
 
 
@@ -146,7 +147,7 @@ class CleanUp:
         gone = (left <= 1 - self._rules.clean_up_ios) | ~shapely.is_valid(rest)
         gone |= self._glimpses(rest, self._held.tiles[touched], self._held.statuses[touched])
         self._state[touched[gone]] = _GONE
-        self._cut[touched[~gone]] = rest[~gone]
+        self._cut[touched[~gone]] = without_slivers(rest[~gone], _SLIVER_PX)
 
     def _send(self, horizon: float) -> Buildings:
         """Settled buildings above everything unsettled; what nothing needs any more is forgotten."""
