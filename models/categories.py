@@ -2,8 +2,6 @@
 
 A category is a word; its *index* is its place in the ordered categories (0 to k - 1, the columns of
 a probability array); its *label* is index + 1, because torchvision's networks keep 0 for background.
-The label after the last stands for items whose category nobody knows: networks learn from it, and
-never give it.
 The label after the last is of items whose category nobody knows: networks learn from it, and never give it.
 
 >>> label_of(("foundation", "unfinished", "completed"), "unfinished")

@@ -5,7 +5,8 @@
 
 Every process calls `train` with the same arguments. Each batch is dealt out among them, and losses and
 gradients are means over the batch, whoever holds which of its tiles: the number of processes changes
-how fast a network learns, not what. Only the first process validates, and only it writes files.
+how fast a network learns, not what. The exception are batch norms that are not frozen, which take their
+statistics from the tiles of their own process. Only the first process validates, and only it writes files.
 """
 
 from __future__ import annotations
@@ -20,16 +21,24 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models.errors import TrainingError
+from models.errors import DeviceError, TrainingError
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for each other: the others do while the first validates."""
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process where there are several processes on this machine."""
+    """Return the GPU of this process where there are several processes on this machine.
+
+    Raises:
+        DeviceError: there are fewer GPUs.
+    """
     rank = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(rank)) if rank and device == torch.device("cuda") else device
+    if not rank or device != torch.device("cuda"):
+        return device
+    if int(rank) >= (count := torch.cuda.device_count()):
+        raise DeviceError("fewer GPUs than processes", found=count, remedy=f"Start {count} processes")
+    return torch.device("cuda", int(rank))
 
 
 @contextmanager
@@ -105,6 +114,14 @@ def from_first(value: Any) -> Any:
     box = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """Return the value of every process, in their order."""
+    found: list[Any] = [value] * processes()
+    if len(found) > 1:
+        distributed.all_gather_object(found, value)
+    return found
 
 
 def wait_for_all() -> None:

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.dataset import Target
 from models.device import choose_dtype
-from models.distributed import mean_over_processes, share_gradients
+from models.distributed import from_all, mean_over_processes, share_gradients
 from models.errors import TrainingError
 from models.maskrcnn import MaskRCNN
 from models.recipe import Recipe
@@ -71,23 +71,29 @@ class Learner:
             rate: the learning rate.
 
         Raises:
-            TrainingError: a loss is not finite.
+            TrainingError: a loss or, where gradients are not scaled, the gradient is not finite.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         means: dict[str, float] = defaultdict(float)
+        tiles: list[str] = []
         for number, batch in enumerate(batches, 1):
+            names_here = [target["tile"] for target in batch[1]]
+            tiles += names_here
             with self._exchange_gradients(number == count):
                 losses = self.losses(self.shared, batch)
                 names, values = list(losses), torch.stack(list(losses.values()))
                 measured = dict(zip(names, mean_over_processes(values.detach()).tolist(), strict=True))
-                if not all(map(math.isfinite, measured.values())):
-                    _stop(measured, batch, self.recipe)
+                if odd := {name: value for name, value in measured.items() if not math.isfinite(value)}:
+                    self._stop(odd, names_here)
                 self.scaler.scale(values.sum() / count).backward()
             for name, value in measured.items():
                 means[name] += value / count
-        self._descend()
+        length = self._descend()
+        # A scaler leaves such a step out, and tries a smaller scale.
+        if not self.scaler.is_enabled() and not math.isfinite(length):
+            self._stop({"gradient": length}, tiles)
         return dict(means)
 
     def _exchange_gradients(self, now: bool) -> Any:
@@ -95,10 +101,19 @@ class Learner:
         waits = isinstance(self.shared, DistributedDataParallel) and not now
         return cast(DistributedDataParallel, self.shared).no_sync() if waits else nullcontext()
 
-    def _descend(self) -> None:
-        if self.recipe.gradient_clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip)
+    def _stop(self, values: dict[str, float], tiles: list[str]) -> Never:
+        everywhere = dict.fromkeys(tile for part in from_all(tiles) for tile in part)
+        raise TrainingError(
+            f"not finite on tiles {', '.join(everywhere)}",
+            where=", ".join(values),
+            found=values,
+            remedy=f"Lower the learning rate ({self.recipe.learning_rate:g}), or look at these tiles",
+        )
+
+    def _descend(self) -> float:
+        """Take the step; return the gradient's length before it was clipped."""
+        self.scaler.unscale_(self.optimizer)
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1
@@ -107,6 +122,7 @@ class Learner:
             decay = min(self.recipe.ema_decay, (1 + self.steps) / (10 + self.steps))
             self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self.model)
+        return length.item()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that changes as it learns."""
@@ -147,12 +163,3 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-def _stop(losses: dict[str, float], batch: Batch, recipe: Recipe) -> Never:
-    raise TrainingError(
-        f"loss is not finite on tiles {', '.join(target['tile'] for target in batch[1])}",
-        where=", ".join(name for name, value in losses.items() if not math.isfinite(value)),
-        found=losses,
-        remedy=f"Lower the learning rate ({recipe.learning_rate:g}), or look at these tiles",
-    )

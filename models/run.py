@@ -126,7 +126,8 @@ class Run:
         return metadata
 
     def _scores(self) -> list[float]:
-        return [record["metrics"][SCORE] for record in self.history if SCORE in record["metrics"]]
+        scores = [record["metrics"][SCORE] for record in self.history if SCORE in record["metrics"]]
+        return [-math.inf if math.isnan(score) else score for score in scores]
 
     def _metadata(self) -> WeightsMetadata:
         model = self.learner.kept

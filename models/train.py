@@ -24,7 +24,14 @@ from models.categories import check_categories
 from models.compiling import check_compiler
 from models.dataset import TileDataset
 from models.device import choose_device
-from models.distributed import any_process, from_first, is_first, local_device, process_group
+from models.distributed import (
+    any_process,
+    from_first,
+    is_first,
+    local_device,
+    process_group,
+    wait_for_all,
+)
 from models.engine import OnProgress, evaluate, train_one_epoch
 from models.errors import TrainingError
 from models.interruption import termination_noticed
@@ -144,6 +151,7 @@ def _run_epoch(run: Run, lesson: _Lesson) -> None:
     train_one_epoch(learner, lesson.training, draws, epoch, tell, lesson.is_asked_to_stop)
     if any_process(lesson.is_asked_to_stop(), learner.device):
         run.keep()
+        wait_for_all()  # Who ends now would have those ended that still write.
         raise TrainingError(
             f"asked to stop, and stopped after epoch {epoch.number}, step {epoch.steps} of the next",
             where=run.folder,

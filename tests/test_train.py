@@ -253,6 +253,13 @@ def test_best_epoch_is_kept(tmp_path):
     assert not (weights.parent / "best.h5").exists()
 
 
+def test_a_score_that_is_no_number_is_no_best_one(tmp_path):
+    scores = iter([np.nan, 0.5, 0.4])
+    recipe = replace(RECIPE, tiles_per_epoch=1, patience=2)
+    weights = _train(tmp_path / "run", tiles(tmp_path), recipe, validate=lambda _: {"score": next(scores)})
+    assert read_metadata(weights).epoch == 2
+
+
 def test_a_training_that_is_done_ends_the_same_again_until_it_is_forgotten(tmp_path):
     training, scores, lines = tiles(tmp_path), iter([0.9, 0.4]), []
     again = {"validate": lambda _: {"score": next(scores)}, "keep_checkpoint": True}
@@ -284,6 +291,23 @@ def test_loss_that_is_not_finite_names_its_tiles(tmp_path):
             [write_tile(tmp_path, "r0000_c0000", [item(10, 10, 60, 60)])],
             replace(RECIPE, learning_rate=1e30, gradient_clip=0, epochs=9, optimizer="sgd"),
         )
+
+
+@pytest.mark.parametrize("knobs", [{}, {"gradient_clip": 0.0}, {"precision": "float16"}], ids=str)
+def test_a_gradient_that_is_not_finite_names_its_tiles_or_is_left_out(tmp_path, knobs):
+    """Weights that it spoilt would make the next tiles' losses not finite, and a checkpoint of no use."""
+    learner, batch = _learner(tmp_path, **knobs)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    some = learner.model.roi_heads.box_predictor.cls_score.bias
+    learner.losses = lambda *_: {"loss_mask": (some.sum() * 0).sqrt()}
+    if not learner.scaler.is_enabled():
+        with pytest.raises(TrainingError, match=r"gradient: not finite on tiles grid/r0000_c0000"):
+            learner.step([batch, batch], 2, 1e-3)
+        return
+    scale = learner.scaler.get_scale()
+    learner.step([batch], 1, 1e-3)
+    assert learner.scaler.get_scale() == scale / 2
+    assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
 
 
 def test_checkpoint_of_another_training_is_refused(tmp_path):
