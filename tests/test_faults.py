@@ -24,7 +24,7 @@ import shapely
 import tenacity
 from kills import GRAPH, Village
 from test_jengo import jengo
-from test_review_round import TWO_IMAGES, Returns
+from test_review_round import Returns
 from warm import Running, run_warm
 
 from models.atomic import holding, sweep
@@ -244,11 +244,7 @@ def test_a_disk_that_fills_at_the_end_of_a_review_is_one_line(tmp_path, monkeypa
     monkeypatch.setattr(reviewing, "download_reviews", lambda *_: [])
     with small_disk(tmp_path / "disk", 16 * 1024) as disk:
         monkeypatch.setattr(Step, "workspace", Workspace(disk))
-        place = disk / "review" / "round_001"
-        place.mkdir(parents=True)
-        Returns(place).hand_back("a", 1, 1)
-        (place / "versions").rename(disk / "review" / "versions")
-        (place / "round.json").write_text(TWO_IMAGES.model_dump_json())
+        Returns(disk).hand_back("a", 1, 1)
         step = task(round=1)
         # What a luigi worker gives a task to tell its progress with.
         step.set_status_message = step.set_progress_percentage = lambda _: None
