@@ -37,7 +37,7 @@ from pipeline.outputs import RAW, write_geojson
 from pipeline.provenance import Stopwatch, facts_of, read_record
 from pipeline.stores.postgis import PostGISStore
 from pipeline.targets import PublishedTarget, Workspace
-from pipeline.tasks import FetchReview, ImportReview, ReviewRound, reviewing
+from pipeline.tasks import FetchReview, ImportReview, ReviewRound, returning
 from pipeline.tasks.step import Step
 from pipeline.verify import verify
 
@@ -235,13 +235,13 @@ def fill(disk: Path) -> None:
 
 @pytest.mark.skipif(not ROOT, reason="only root may mount")
 @pytest.mark.parametrize(
-    ("task", "writer"), [(FetchReview, targets), (ImportReview, reviewing), (ReviewRound, reviewing)]
+    ("task", "writer"), [(FetchReview, targets), (ImportReview, returning), (ReviewRound, returning)]
 )
 def test_a_disk_that_fills_at_the_end_of_a_review_is_one_line(tmp_path, monkeypatch, task, writer):
     """It is full when the first of the task's last files is to be written."""
     monkeypatch.setattr(FetchReview, "_server", ("http://127.0.0.1:1", 7))
-    monkeypatch.setattr(reviewing, "annotated", lambda *_: "1")
-    monkeypatch.setattr(reviewing, "download_reviews", lambda *_: [])
+    monkeypatch.setattr(returning, "annotated", lambda *_: "1")
+    monkeypatch.setattr(returning, "download_reviews", lambda *_: [])
     with small_disk(tmp_path / "disk", 16 * 1024) as disk:
         monkeypatch.setattr(Step, "workspace", Workspace(disk))
         Returns(disk).hand_back("a", 1, 1)

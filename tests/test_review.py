@@ -24,9 +24,10 @@ from pipeline.review.changes import changes_of, tally, vertices_changed
 from pipeline.review.coco import coco_dataset, read_coco
 from pipeline.review.corrected import Marks, read_marks, with_late, write_corrected
 from pipeline.review.deciding import decide, last_reviews
+from pipeline.review.edited import read_qgis
 from pipeline.review.label_studio import labeling_config, labeling_task, read_label_studio
 from pipeline.review.proposals import MIN_SHOWN, pixels_of, propose, shown_in
-from pipeline.review.qgis import read_qgis, write_qgis
+from pipeline.review.qgis import write_qgis
 from pipeline.review.records import QueuedTile, ReviewedBuilding, Round, TileReview
 from pipeline.review.returned import read_returned
 from pipeline.review.rules import ReviewRules

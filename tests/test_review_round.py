@@ -37,7 +37,7 @@ from pipeline.steps.importing import Imported, import_round, read_numbers
 from pipeline.steps.judging import Truth, score_versions
 from pipeline.stores.opening import open_versions
 from pipeline.stores.versions import Version, row_frame
-from pipeline.tasks import reviewing
+from pipeline.tasks import returning
 
 REVIEW = "\n[Review]\nbudget = 2\nrandom_share = 0.5\n"
 
@@ -532,8 +532,8 @@ def test_what_cannot_be_read_is_told_of_whenever_it_comes(tmp_path):
 def on_a_server(tmp_path, monkeypatch) -> Iterator[list[dict]]:
     """What a Label Studio server holds of every round, in this workspace."""
     tasks: list[dict] = []
-    monkeypatch.setattr(reviewing, "annotated", lambda url, project: str(len(tasks) or ""))
-    monkeypatch.setattr(reviewing, "download_reviews", lambda url, project: tasks)
+    monkeypatch.setattr(returning, "annotated", lambda url, project: str(len(tasks) or ""))
+    monkeypatch.setattr(returning, "download_reviews", lambda url, project: tasks)
     config = get_config()
     config.set("Storage", "workspace", str(tmp_path))
     config.set("Review", "label_studio_url", "http://127.0.0.1:1")
@@ -549,7 +549,7 @@ def test_an_earlier_round_on_a_server_is_looked_at_again(tmp_path, on_a_server):
     second.hand_back("a", 1, 5)
 
     def take_in() -> dict[str, set[int]]:
-        assert luigi.build([reviewing.ImportReview(round=2)], local_scheduler=True, log_level="ERROR")
+        assert luigi.build([returning.ImportReview(round=2)], local_scheduler=True, log_level="ERROR")
         return second.kept()
 
     assert take_in() == {"a": {3}} and not list((first.folder / "returned").glob("*.json")), (
@@ -557,7 +557,7 @@ def test_an_earlier_round_on_a_server_is_looked_at_again(tmp_path, on_a_server):
     )
     on_a_server.append(annotated(LEFT))
     assert take_in() == {"a": {1, 2, 3, 4}}
-    assert reviewing.ImportReview(round=2).complete()
+    assert returning.ImportReview(round=2).complete()
 
 
 def test_what_comes_late_of_a_round_between_is_no_earlier_version(tmp_path):

@@ -8,7 +8,8 @@ The order of the work is the order of the modules::
     proposals      what a person is shown of an image
     label_studio   a project for Label Studio, and its export
     coco           a dataset for CVAT, and its export
-    qgis, styles   a GeoPackage with forms and styles for QGIS, and the edited one
+    qgis, styles   a GeoPackage with forms and styles for QGIS
+    edited         and how it comes back
     returned       whichever of them comes back
     drawn          one polygon per building of it
     deciding       from reviews to corrected labels

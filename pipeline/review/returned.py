@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from pipeline.errors import LabelError
 from pipeline.review.coco import is_coco, read_coco
+from pipeline.review.edited import read_qgis
 from pipeline.review.label_studio import is_label_studio, read_label_studio
-from pipeline.review.qgis import read_qgis
 from pipeline.review.records import Round, TileReview
 from pipeline.untouched import is_journal
 

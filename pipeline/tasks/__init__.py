@@ -19,7 +19,8 @@ from pipeline.tasks.detecting import InferLarge, InferShard
 from pipeline.tasks.learning import CutTiles, LoadLabels, TileImage, TrainMaskRCNN
 from pipeline.tasks.mapping import AggregateImage, EvaluateImage, Submission
 from pipeline.tasks.publishing import ExportImage, ExportTraining, ReportImage, ReportImages
-from pipeline.tasks.reviewing import ExportReview, FetchReview, ImportReview, ReviewRound
+from pipeline.tasks.returning import FetchReview, ImportReview, ReviewRound
+from pipeline.tasks.reviewing import ExportReview
 from pipeline.tasks.selecting import SelectTiles
 from pipeline.tasks.sources import FetchImage, SourceImage, SourceLabels, SourceWeights
 
