@@ -48,6 +48,13 @@ def main() -> int:
     except Mistake as error:
         sys.stderr.write(f"jengo: {error}\n")
         return FAULT
+    except OSError as error:
+        from pipeline.mishaps import as_mishap
+
+        if (mishap := as_mishap(error, Path.cwd())) is None:
+            raise
+        sys.stderr.write(f"jengo: {mishap}\n")
+        return FAULT
     return 0
 
 
@@ -87,10 +94,14 @@ def _is_raster(image: str) -> bool:
 
 def _source(image: str) -> Path | str:
     """The path or URL of an image given as an id, a path or a URL."""
+    from pipeline.inputs import IMAGE_SUFFIXES
+    from pipeline.steps.adding import check_file
     from pipeline.tasks import SourceImage
 
     if "://" in image or Path(image).is_file():
         return image
+    if _is_raster(image):
+        check_file(Path(image), IMAGE_SUFFIXES)
     return SourceImage(image_id=image).source
 
 
@@ -122,7 +133,7 @@ def doctor() -> None:
 
 @app.command()
 def add(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Georeferenced rasters.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Georeferenced rasters.")],
     labels: Annotated[
         Path | None, typer.Option(help="Vector file with the building labels, in any CRS.")
     ] = None,
@@ -146,11 +157,16 @@ def add(
     suits this machine.
     """
     from pipeline.errors import SettingsError
-    from pipeline.steps.adding import add_input
+    from pipeline.inputs import IMAGE_SUFFIXES, LABEL_SUFFIXES
+    from pipeline.steps.adding import add_input, check_file
     from pipeline.steps.first_settings import write_settings
 
     if name and len(images) > 1:
         raise SettingsError("names one image", where="--name", found=name, remedy="Add them one by one.")
+    for path in images:
+        check_file(path, IMAGE_SUFFIXES)
+    for path in filter(None, (labels, area)):
+        check_file(path, LABEL_SUFFIXES)
     if write_settings(Path(), images[0]):
         typer.echo("luigi.cfg: written, with settings for this machine")
     workspace = _workspace()
@@ -193,7 +209,7 @@ def run(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE...]",
+            metavar="IMAGE",
             help="Image ids, or paths of rasters, which are linked into input/test.",
             show_default="all of input/test",
             autocompletion=_complete_image,
@@ -210,7 +226,9 @@ def run(
     ] = False,
     port: Annotated[
         int | None,
-        typer.Option(help="Port of that server.", show_default="luigi.cfg's [core], else 8082"),
+        typer.Option(
+            min=1, max=65535, help="Port of that server.", show_default="[core] of luigi.cfg, or 8082"
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the luigi command.")] = False,
 ) -> None:
@@ -222,9 +240,12 @@ def run(
     # First: Luigi reads luigi.cfg as soon as it is imported, and ends in a traceback where it cannot.
     workspace = _workspace()
     from jengo.lines import as_typed, check_images, check_scheduler, luigi_line
+    from pipeline.errors import SettingsError
     from pipeline.tasks import ReportImages
 
-    ids = [_image_id(image, link=not dry_run) for image in images or ()] or ReportImages().names
+    if port and not dashboard:
+        raise SettingsError("is that of the dashboard", where="--port", found=port, remedy="Add --dashboard.")
+    ids = [_image_id(image, link=False) for image in images or ()] or ReportImages().names
     arguments = luigi_line(task, ids, given=given or (), workers=workers, dashboard=dashboard, port=port)
     check_images([name for name in images or ids if not _is_raster(name)], arguments)
     typer.echo(as_typed(arguments), err=True)
@@ -234,6 +255,8 @@ def run(
         from luigi.interface import core
 
         check_scheduler(core().scheduler_host, port or core().scheduler_port)
+    for image in images or ():
+        _image_id(image, link=True)
     code = _luigi(arguments)
     if code == 0 and task == "ReportImage":
         from pipeline.summary import summary
@@ -256,11 +279,14 @@ def _luigi(arguments: list[str]) -> int:
 
 
 @app.command()
-def summary(image: Image) -> None:
+def summary(
+    image: Annotated[str, typer.Argument(help="Image id.", autocompletion=_complete_image)],
+) -> None:
     """Show the score of a mapped image, and where its results lie."""
+    from pipeline.names import check_image_id
     from pipeline.summary import summary as summarize
 
-    typer.echo(summarize(_workspace(), image))
+    typer.echo(summarize(_workspace(), check_image_id(image)))
 
 
 @app.command()
@@ -274,8 +300,13 @@ def verify(
     touched.
     """
     from pipeline import verify as verifying
+    from pipeline.errors import SettingsError
 
-    found = verifying.verify(_workspace().root)
+    workspace = _workspace()
+    if not workspace.work.is_dir() and not workspace.output.is_dir():
+        remedy = "Run it in the folder with luigi.cfg."
+        raise SettingsError("holds neither work/ nor output/", where=workspace.root, remedy=remedy)
+    found = verifying.verify(workspace.root)
     for damage in found.damages:
         typer.echo(str(damage))
     typer.echo(f"{found.records} run records, {found.files} files, {len(found.damages)} damaged")
@@ -367,7 +398,7 @@ def catalogue(
 
 @app.command()
 def dashboard(
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8082,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8082,
     address: Annotated[
         str, typer.Option(help="Address to listen on; there is no authentication.")
     ] = "127.0.0.1",

@@ -12,7 +12,7 @@ from pipeline.unparsed import as_mistake
 
 try:
     from luigi.configuration import get_config
-except configparser.Error as error:  # luigi reads the file while it is imported
+except (configparser.Error, UnicodeDecodeError) as error:  # luigi reads the file while it is imported
     raise as_mistake(error) from error
 
 DEFAULTS = {

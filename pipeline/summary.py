@@ -31,7 +31,7 @@ def summary(workspace: Workspace, image_id: str) -> str:
     record = read_record(workspace.record(image_id, "AggregateImage"))
     if record is None:
         raise SourceError(
-            "no results", where=workspace.output, found=image_id, remedy="Run AggregateImage first."
+            "no results", where=workspace.output, found=image_id, remedy=f"Map it: jengo run {image_id}."
         )
     counts = record.counts
     lines = [f"{image_id}: {counts['buildings']} buildings from {counts['detections']} detections", ""]

@@ -7,9 +7,14 @@ import configparser
 from pipeline.errors import SettingsError
 
 
-def as_mistake(error: configparser.Error) -> SettingsError:
+def as_mistake(error: configparser.Error | UnicodeDecodeError) -> SettingsError:
     """What the parser says, as a user's mistake with its file and line."""
     match error:
+        case UnicodeDecodeError():
+            byte = f"byte {error.object[error.start]:#04x} at {error.start}"
+            return SettingsError(
+                "no text in UTF-8", where="luigi.cfg", found=byte, remedy="Save it as UTF-8."
+            )
         case configparser.DuplicateSectionError():
             what, remedy = f"[{error.section}] is there already", "Put both into one."
         case configparser.DuplicateOptionError():

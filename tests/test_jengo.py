@@ -225,6 +225,8 @@ def test_a_dry_run_links_nothing(tmp_path, flights):
     assert done.returncode == 0 and "--image-id flight_02" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"]
     assert "no such file" in jengo(tmp_path, "run", "nowhere.tif", "--dry-run").stderr
+    assert "no such file" in jengo(tmp_path, "run", str(flights / "flight_02.tif"), "nowhere.tif").stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["luigi.cfg"]
 
 
 def test_several_images_are_one_run(village):
@@ -298,6 +300,12 @@ def test_a_link_whose_file_has_gone_is_a_fault(tmp_path, flights, kind):
             assert (done.returncode, done.stderr.splitlines()[0][: 7 + len(says)]) == (1, f"jengo: {says}")
 
 
+def test_a_workspace_that_is_not_there_yet_has_a_disk(tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[Storage]\nworkspace = village\n")
+    done = jengo(tmp_path, "doctor")
+    assert "GiB free" in done.stdout and not done.stderr
+
+
 def test_the_catalogue_lists_the_challenge(tmp_path):
     done = jengo(tmp_path, "catalogue")
     assert len(done.stdout.splitlines()) == 22 and "CC-BY-4.0" in done.stderr
@@ -320,6 +328,11 @@ MISTAKES = [
     (("validate", "nothing.csv"), "No such file"),
     (("catalogue", "nothing.csv"), "cannot be read"),
     (("summary", "flight_09"), "no results"),
+    (("summary", "../flight_09"), "not an image id"),
+    (("verify",), "holds neither work/ nor output/"),
+    (("info", "nowhere.tif"), "no such file"),
+    (("add", ".."), "a folder, not a file"),
+    (("run", "flight_09", "--port", "8123"), "Add --dashboard"),
 ]
 
 
@@ -370,13 +383,14 @@ UNPARSED = [
     ("[Tiling]\noverlap = 1\noverlap = 2\n", "luigi.cfg line 3: [Tiling] has overlap already"),
     ("overlap = 1\n", "luigi.cfg line 1: a setting below no section"),
     ("[Tiling]\noverlap\n", "luigi.cfg line 2: neither section nor setting"),
+    ("[Storage]\nworkspace = s\xe4ule\n", "luigi.cfg: no text in UTF-8"),
 ]
 
 
 @pytest.mark.parametrize("command", ["doctor", "run"])
 @pytest.mark.parametrize(("text", "says"), UNPARSED, ids=lambda value: value[-20:])
 def test_a_file_of_settings_that_cannot_be_parsed_is_one_line(tmp_path, text, says, command):
-    (tmp_path / "luigi.cfg").write_text(text)
+    (tmp_path / "luigi.cfg").write_text(text, encoding="latin-1")
     done = subprocess.run(
         [sys.executable, "-m", "jengo", command],
         cwd=tmp_path,
@@ -399,6 +413,7 @@ def test_it_tells_its_version(tmp_path):
         (("InferShard", "--image-id", "a", "--shard", "x"), "not a whole number (found 'x')"),
         (("ReportImages", "--image-ids", "a"), "not a JSON list of image ids (found 'a')"),
         (("ReportImages", "--image-ids", "3"), "not a JSON list of image ids (found '3')"),
+        (("ReportImages", "--image-ids", '"abc"'), "not a JSON list of image ids"),
         (("ReportImages", "--image-ids", '["a/b"]'), "not an image id (found 'a/b')"),
     ],
 )

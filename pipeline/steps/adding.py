@@ -91,7 +91,7 @@ def input_id(workspace: Workspace, image: Path, name: str | None = None) -> str:
             found=str(image),
             remedy="Give this one another with --name.",
         )
-    _check_file(image, IMAGE_SUFFIXES)
+    check_file(image, IMAGE_SUFFIXES)
     return image_id
 
 
@@ -103,10 +103,15 @@ def _image_id(image: Path, name: str | None) -> str:
         raise SettingsError(error.what, where=image, found=name or image.stem, remedy=remedy) from error
 
 
-def _check_file(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Raises SourceError where there is no file, or one of another kind."""
+def check_file(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Nothing, where there is a file of one of these kinds.
+
+    Raises:
+        SourceError: there is none, or one of another kind.
+    """
     if not path.is_file():
-        raise SourceError("no such file", where=path, remedy="Check its path.")
+        what = "a folder, not a file" if path.is_dir() else "no such file"
+        raise SourceError(what, where=path, remedy="Check its path.")
     if path.suffix.lower() not in suffixes:
         raise SourceError(
             "not a kind of file that is looked for here",
@@ -122,7 +127,7 @@ def _parts(path: Path, folder: Path, stem: str, suffixes: tuple[str, ...]) -> di
     Raises:
         SourceError: it is missing, of no known kind, or another one has its name.
     """
-    _check_file(path, suffixes)
+    check_file(path, suffixes)
     taken = named(folder, stem, suffixes) if folder.is_dir() else []
     if any(not _same(there, path) for there in taken):
         raise SourceError(

@@ -176,7 +176,7 @@ def _inputs(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _disk(workspace: Workspace) -> Iterator[Finding]:
-    folder = workspace.root
+    folder = next(path for path in (workspace.root, *workspace.root.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     pixels, unread = 0, []
     for image in filter(None, map(workspace.find_image, workspace.images_everywhere())):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import luigi
 
 from pipeline.errors import SettingsError
@@ -24,12 +26,13 @@ class ImageIds(luigi.ListParameter):
     def parse(self, value: str) -> tuple[str, ...]:
         """The ids; SettingsError where it is no list of them."""
         try:
-            return tuple(map(check_image_id, super().parse(value)))
-        except (ValueError, TypeError) as error:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
             remedy = """Write '["flight_01", "flight_02"]'."""
-            raise SettingsError(
-                "not a JSON list of image ids", where="image_ids", found=value, remedy=remedy
-            ) from error
+            raise SettingsError("not a JSON list of image ids", where="image_ids", found=value, remedy=remedy)
+        return tuple(map(check_image_id, found))
 
 
 class Number(luigi.IntParameter):

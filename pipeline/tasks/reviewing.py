@@ -52,9 +52,9 @@ class ExportReview(RoundStep):
         return {image_id: LoadLabels(image_id=image_id) for image_id in labelled}
 
     def requires(self) -> list[Step]:
-        """The tiles, the labels there are, and what is compared between rounds."""
+        """The tiles, the maps and labels of their images, and what is compared between rounds."""
         self.check_out(*range(1, self.round))
-        return [self.tiles, *self.evaluation, *self.labels.values()]
+        return [self.tiles, *self.tiles.buildings, *self.evaluation, *self.labels.values()]
 
     @property
     def inputs(self) -> Mapping[str, Any]:
