@@ -203,19 +203,13 @@ def read_coco(content: Any, round_: Round, file: str) -> list[TileReview]:
 def _buildings(
     annotation: _Annotation, names: Mapping[int, str], tile: QueuedTile, round_: Round, file: str
 ) -> list[ReviewedBuilding]:
-    category = names.get(annotation.category_id)
-    if category != UNKNOWN and category not in round_.categories:
-        raise LabelError(
-            "a category that is none of the round's",
-            where=file,
-            found=category or annotation.category_id,
-            remedy=f"The categories are {', '.join(round_.categories)}, and {UNKNOWN}.",
-        )
+    said = names.get(annotation.category_id, annotation.category_id)
+    category = round_.category(said, "a category that is none of the round's", file)
     proposal = str(annotation.attributes.proposal) if annotation.attributes else ""
     return [
         ReviewedBuilding(
             translate(outline, *tile.window[:2]),
-            None if category == UNKNOWN else category,
+            category,
             int(proposal) if proposal.isdecimal() else None,
             math.nan,
         )

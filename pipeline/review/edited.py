@@ -165,15 +165,8 @@ def _pixels(buildings: geopandas.GeoDataFrame, grid: Grid, path: Path) -> np.nda
 
 
 def _building(row: _Building, polygon: shapely.Geometry, round_: Round, path: Path) -> ReviewedBuilding:
-    name = row.class_name or UNKNOWN
-    if name != UNKNOWN and name not in round_.categories:
-        raise LabelError(
-            "a class that is no category",
-            where=path,
-            found=name,
-            remedy=f"The categories are {', '.join(round_.categories)}, and {UNKNOWN}.",
-        )
-    return ReviewedBuilding(polygon, None if name == UNKNOWN else name, row.building_id, math.nan)
+    category = round_.category(row.class_name or UNKNOWN, "a class that is no category", path)
+    return ReviewedBuilding(polygon, category, row.building_id, math.nan)
 
 
 def _reviews(

@@ -196,20 +196,13 @@ def _review(annotation: _Annotation, tile: QueuedTile, round_: Round, file: str)
 
 def _building(region: _Polygon, tile: QueuedTile, round_: Round, file: str) -> ReviewedBuilding:
     col_off, row_off, width, height = tile.window
-    category = next(iter(region.value.polygonlabels), UNKNOWN)
-    if category != UNKNOWN and category not in round_.categories:
-        raise LabelError(
-            "a label that is no category",
-            where=file,
-            found=category,
-            remedy=f"The categories are {', '.join(round_.categories)}.",
-        )
+    said = next(iter(region.value.polygonlabels), UNKNOWN)
     xy = np.array(region.value.points, dtype=np.float64).reshape(-1, 2) / 100 * (width, height)
     polygon = shapely.Polygon(np.add(xy, (col_off, row_off))) if len(xy) > 2 else shapely.Polygon()
     number = region.id.removeprefix(_PROPOSAL)
     return ReviewedBuilding(
         polygon,
-        None if category == UNKNOWN else category,
+        round_.category(said, "a label that is no category", file),
         int(number) if number != region.id and number.isdecimal() else None,
         math.nan,
     )

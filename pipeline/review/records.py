@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 import shapely
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from pipeline.errors import LabelError
 from pipeline.schema import Artifact, Grid, Versioned, Window
 
 UNKNOWN = "unknown"
@@ -84,6 +85,24 @@ class Round(Versioned):
     def tile(self, name: str) -> QueuedTile | None:
         """The tile whose chip has this name."""
         return next((tile for tile in self.tiles if tile.name == name), None)
+
+    def category(self, said: object, fault: str, where: object) -> str | None:
+        """The category that people mean; None for a building of unknown condition.
+
+        Args:
+            said: what they call it.
+            fault: what is wrong where that is none, as a sentence without its full stop.
+            where: the file that says so.
+
+        Raises:
+            LabelError: it is none of the round's.
+        """
+        if said == UNKNOWN:
+            return None
+        if not isinstance(said, str) or said not in self.categories:
+            remedy = f"The categories are {', '.join(self.categories)}, and {UNKNOWN}."
+            raise LabelError(fault, where=where, found=said, remedy=remedy)
+        return said
 
 
 class Shown(NamedTuple):

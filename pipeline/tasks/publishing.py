@@ -13,6 +13,7 @@ from pipeline import settings
 from pipeline.errors import SourceError
 from pipeline.inputs import fingerprint
 from pipeline.provenance import RunRecord, read_record
+from pipeline.report.work import PUBLISHING
 from pipeline.steps.exporting import export_image
 from pipeline.steps.reporting import report_image
 from pipeline.steps.training_sets import export_training
@@ -148,10 +149,7 @@ class ReportImage(ImageStep):
         paths += [Path(shard.output().path) for shard in shards]
         if self.buildings.large:
             paths.append(Path(self.buildings.large.output().path))
-        paths += [
-            self.workspace.record(self.image_id, task)
-            for task in ("AggregateImage", "EvaluateImage", "ExportImage")
-        ]
+        paths += [self.workspace.record(self.image_id, task) for task in PUBLISHING]
         return [record for path in paths if (record := read_record(path))]
 
 

@@ -124,7 +124,7 @@ class Step(luigi.Task):
         A map made with other settings replaces the one that an earlier page shows.
         """
         with one_look():
-            below = [step for step in self.deps() if _publishes(step)] if _publishes(self) else []
+            below = (step for step in self.deps() if _publishes(step)) if _publishes(self) else ()
             return super().complete() and all(step.complete() for step in below)
 
     def progress(self, fraction: float, message: str) -> None:
